@@ -1,0 +1,44 @@
+# Shared by the scripts beside it; sourced with the working directory at the project's root.
+
+# Sets PYTHON to a Python 3.9, 3.10 or 3.11 that can make virtual environments. The PYTHON of the caller's environment wins.
+find_python() {
+  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.10 python3.9 python3 python; do
+    # Running it is the only test that holds: version managers leave shims behind for interpreters that are not installed.
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' >/dev/null 2>&1; then
+      PYTHON=$candidate
+      return 0
+    fi
+  done
+  echo "odp-task needs Python 3.9, 3.10 or 3.11 with venv (TensorFlow 2.14 has no wheels for later ones); none was found on PATH." >&2
+  echo "Install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
+  return 1
+}
+
+# Makes .venv from requirements.lock unless a finished one for this very lock is there. A stamp is written last, so an
+# environment whose installation was interrupted has none and is made again.
+ensure_venv() {
+  stamp=.venv/odp-task.stamp
+  if [ -x .venv/bin/python ] && [ -f "$stamp" ] && cat requirements.lock pyproject.toml | cmp -s - "$stamp"; then
+    return 0
+  fi
+  find_python
+  if command -v flock >/dev/null 2>&1 && [ -z "${ODP_TASK_VENV_LOCKED:-}" ]; then
+    exec 9>.venv.lock
+    flock 9
+    # Another process may have finished it while this one waited.
+    ODP_TASK_VENV_LOCKED=1
+    ensure_venv
+    exec 9>&-
+    return 0
+  fi
+  if [ -e .venv ]; then
+    echo "odp-task: .venv is unfinished or made from another lock; making it again" >&2
+    rm -rf .venv
+  fi
+  echo "odp-task: first use, installing $(grep -c '==' requirements.lock) locked packages into .venv (about three minutes)" >&2
+  "$PYTHON" -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock >&2
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+  cat requirements.lock pyproject.toml >"$stamp.new"
+  mv "$stamp.new" "$stamp"
+}

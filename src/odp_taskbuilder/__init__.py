@@ -1,0 +1,1 @@
+"""odp-task: builds federated learning tasks for Android's On-Device Personalization."""

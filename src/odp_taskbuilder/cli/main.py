@@ -1,0 +1,133 @@
+"""Entry points, and the one place where errors become messages and exit codes.
+
+Commands are imported when they are called: `odp-task --help` and the commands that need no graph start without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn, Optional
+
+import click
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.cli import output
+
+# Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
+_COMMANDS = {
+    "build": ("build", "Build the artifacts and tasks for a model and a task config."),
+}
+
+_TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised in the main thread so that clean-up code runs."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"odp_taskbuilder.cli.{_COMMANDS[cmd_name][0]}")
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click's own version imports every command for its help line.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+def _normalize_token(token: str) -> str:
+    """Options may be written with dashes or, as in the published guide, with underscores."""
+    return token.replace("-", "_")
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"token_normalize_func": _normalize_token, "help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="odp-task", prog_name="odp-task")
+def cli() -> None:
+    """Build, check and try out federated learning tasks for Android's On-Device Personalization."""
+
+
+def main(args: Optional[Sequence[str]] = None) -> NoReturn:
+    """Runs `odp-task` and ends the process with the exit code that errors.py documents."""
+    args = list(sys.argv[1:] if args is None else args)
+    # TensorFlow reads this when it is imported; its start-up chatter is not for users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    # Decided here, from the raw arguments: an error may strike before click has parsed the option.
+    json_mode = "--json" in args
+    code = _run(args, json_mode)
+    _end_process(code)
+
+
+def task_builder_client() -> NoReturn:
+    """The published guide's command: the same as `odp-task build`."""
+    main(["build", *sys.argv[1:]])
+
+
+def _run(args: Sequence[str], json_mode: bool) -> int:
+    try:
+        result = cli.main(args=list(args), prog_name="odp-task", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else errors.EXIT_OK
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        output.report_error(errors.UsageError(_click_message(error)), json_mode)
+        return errors.UsageError.exit_code
+    except errors.OdpTaskError as error:
+        output.report_error(error, json_mode)
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        output.note("Interrupted.")
+        return errors.EXIT_INTERRUPTED
+    except _Terminated:
+        output.note("Terminated.")
+        return errors.EXIT_TERMINATED
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. Nothing can be told to anyone through that pipe any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.EXIT_UNEXPECTED
+    except Exception as error:  # noqa: BLE001: the last resort; everything a user can cause has a class of its own.
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        unexpected = errors.OdpTaskError(
+            f"Unexpected {type(error).__name__}: {error}",
+            next_step=f"This is a defect of odp-task. Please report it with the traceback that {_TRACEBACK_VARIABLE}=1 shows.",
+        )
+        output.report_error(unexpected, json_mode)
+        return errors.EXIT_UNEXPECTED
+
+
+def _click_message(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _raise_terminated(signum: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _end_process(code: int) -> NoReturn:
+    # TensorFlow and TFF write complaints, and can crash, while the interpreter takes them down (tf.lite.Interpreter, TFF's
+    # ServiceManager). Everything of ours is closed by now, so a process that loaded them ends without that.
+    if "tensorflow" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -14,31 +14,39 @@ find_python() {
   return 1
 }
 
-# Makes .venv from requirements.lock unless a finished one for this very lock is there. A stamp is written last, so an
+# Makes .venv from requirements.lock unless a finished one for this very lock is there. The stamps are written last, so an
 # environment whose installation was interrupted has none and is made again.
 ensure_venv() {
-  stamp=.venv/odp-task.stamp
-  if [ -x .venv/bin/python ] && [ -f "$stamp" ] && cat requirements.lock pyproject.toml | cmp -s - "$stamp"; then
+  if venv_is_current; then
     return 0
   fi
-  find_python
-  if command -v flock >/dev/null 2>&1 && [ -z "${ODP_TASK_VENV_LOCKED:-}" ]; then
+  if command -v flock >/dev/null 2>&1; then
+    # Two first uses at once: the second waits for the first.
     exec 9>.venv.lock
     flock 9
-    # Another process may have finished it while this one waited.
-    ODP_TASK_VENV_LOCKED=1
-    ensure_venv
-    exec 9>&-
-    return 0
   fi
-  if [ -e .venv ]; then
-    echo "odp-task: .venv is unfinished or made from another lock; making it again" >&2
-    rm -rf .venv
+  if ! venv_is_current; then
+    make_venv
   fi
-  echo "odp-task: first use, installing $(grep -c '==' requirements.lock) locked packages into .venv (about three minutes)" >&2
-  "$PYTHON" -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock >&2
+  exec 9>&-
+}
+
+venv_is_current() {
+  .venv/bin/python -c '' 2>/dev/null && cmp -s requirements.lock .venv/installed.lock && cmp -s pyproject.toml .venv/installed.toml
+}
+
+make_venv() {
+  if ! { .venv/bin/python -c '' 2>/dev/null && cmp -s requirements.lock .venv/installed.lock; }; then
+    find_python
+    if [ -e .venv ]; then
+      echo "odp-task: .venv is unfinished or made from another lock; making it again" >&2
+      rm -rf .venv
+    fi
+    echo "odp-task: first use, installing $(grep -c '==' requirements.lock) locked packages into .venv (about three minutes)" >&2
+    "$PYTHON" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock >&2
+    cp requirements.lock .venv/installed.lock
+  fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
-  cat requirements.lock pyproject.toml >"$stamp.new"
-  mv "$stamp.new" "$stamp"
+  cp pyproject.toml .venv/installed.toml
 }

@@ -1,0 +1,29 @@
+"""Shared fixtures. Tests under tests/ mirror src/odp_taskbuilder/."""
+
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Real artifacts and numbers, read in place; present where the project is developed, absent in a plain clone.
+GOLDEN = ROOT.parent / "shared" / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="also run the long forms of promises (thousands of cases)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--full"):
+        skip = pytest.mark.skip(reason="long form; run with --full")
+        for item in items:
+            if "full" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The folder of published artifacts."""
+    if not GOLDEN.is_dir():
+        pytest.skip("the golden artifacts are not beside this checkout")
+    return GOLDEN

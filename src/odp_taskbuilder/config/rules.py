@@ -1,0 +1,111 @@
+"""One field of a task config at a time: reads it, checks it, applies its default, and notes where the value came from.
+
+Messages of violated rules use the template of the existing task builder (spec: task_config.md, section 2.1), so that users find
+the texts that they know; it is applied to rules that the existing one lacks as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Callable, Optional, TypeVar
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.config import load, spec
+
+_Number = TypeVar("_Number", int, float)
+
+INT64_MAX = 2**63 - 1
+
+
+class FieldReader:
+    """Reads checked values from a config, collecting every problem instead of raising the first.
+
+    A reading method always returns a usable value, so that reading can go on after a problem; `raise_problems` then refuses the
+    config as a whole.
+    """
+
+    def __init__(self, loaded: load.LoadedConfig):
+        self._loaded = loaded
+        self._problems: list[errors.Problem] = []
+        self.origins: dict[str, spec.Origin] = {}
+        self.notices: list[str] = list(loaded.notices)
+
+    def raise_problems(self) -> None:
+        if self._problems:
+            raise errors.ConfigError(self._problems, source=self._loaded.source)
+
+    def raw(self, path: str) -> Any:
+        """The field's value as it is in the proto; proto3's zero value when it is unset."""
+        value = self._loaded.config
+        for name in path.split("."):
+            value = getattr(value, name)
+        return value
+
+    def is_set(self, path: str) -> bool:
+        """Whether the field is there. A scalar that holds its zero value is, if the source text shows it."""
+        return path in self._loaded.positions or bool(self.raw(path))
+
+    def add_problem(self, path: str, message: str, suggestion: Optional[str] = None) -> None:
+        self._problems.append(self._loaded.problem(path, message, suggestion))
+
+    def bad_value(self, path: str, value: object, rule: str, suggestion: Optional[str] = None) -> None:
+        """Notes a violated rule in the words of the existing task builder."""
+        entity, _, key = path.rpartition(".")
+        entity = entity.rpartition(".")[2] or "task_config"
+        message = f"[Invalid task config]: key `{key}` has a bad value: `{value}` in `{entity}`. {rule}"
+        self.add_problem(path, message, suggestion)
+
+    def note_origin(self, path: str) -> None:
+        self.origins[path] = spec.Origin.CONFIG if self.is_set(path) else spec.Origin.DEFAULT
+
+    def number(
+        self,
+        path: str,
+        is_valid: Callable[[_Number], bool],
+        rule: str,
+        *,
+        default: _Number,
+        suggestion: Optional[str] = None,
+    ) -> _Number:
+        """The number at `path`, or `default` when it is zero, which in proto3 means unset, or breaks the rule."""
+        value = self.raw(path)
+        if not (math.isfinite(value) and is_valid(value)):
+            self.bad_value(path, value, rule, suggestion)
+            return default
+        if value == 0 and default != 0:
+            self.origins[path] = spec.Origin.DEFAULT
+            return default
+        self.note_origin(path)
+        return value
+
+    def check_finite(self, paths: Iterable[str]) -> None:
+        """Refuses nan and inf in fields that are otherwise not read."""
+        for path in paths:
+            if not math.isfinite(self.raw(path)):
+                self.bad_value(path, self.raw(path), f"{path.rpartition('.')[2]} must be a finite number.")
+
+    def enum(self, path: str, kind: Any, default: Any) -> Any:
+        """The enumerator of `kind`, an enum.Enum, that `path` holds; `default` when it is unset."""
+        number = self.raw(path)
+        field = _parent(self._loaded.config, path).DESCRIPTOR.fields_by_name[path.rpartition(".")[2]]
+        value = field.enum_type.values_by_number.get(number)
+        if value is None:
+            key = path.rpartition(".")[2]
+            self.bad_value(path, number, f"{key} must be one of {', '.join(member.name for member in kind)}.")
+            return default
+        if number == 0:
+            self.origins[path] = spec.Origin.DEFAULT
+            return default
+        self.note_origin(path)
+        return kind[value.name]
+
+    def text(self, path: str) -> str:
+        self.note_origin(path)
+        return self.raw(path)
+
+
+def _parent(message: Any, path: str) -> Any:
+    for name in path.split(".")[:-1]:
+        message = getattr(message, name)
+    return message

@@ -1,0 +1,115 @@
+"""Which ops a client graph uses, and the module version that phones need to run it (spec: flex_ops.md, section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Optional
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.ops import kernels
+from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.tflite import Operator, OpKind, read_tflite
+
+
+@dataclasses.dataclass(frozen=True)
+class OpUse:
+    """All operators of a client graph that execute one op.
+
+    Attributes:
+      op: TFLite's name of a builtin op, TensorFlow's name of a flex op.
+      counts: index of a subgraph -> operators there.
+      min_module_version: the first module version that runs it: 0 for a builtin op, None when no listed version does.
+      kernel: class of the TensorFlow kernel of a flex op; empty when it is unknown or was not asked for.
+      example: the first operator, whose attributes stand for all of them.
+    """
+
+    op: str
+    kind: OpKind
+    counts: Mapping[int, int]
+    min_module_version: Optional[int]
+    example: Operator = dataclasses.field(repr=False)
+    kernel: str = ""
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class OpsReport:
+    """The ops of one client graph.
+
+    Attributes:
+      subgraphs: their names; the first is the main graph.
+      ops: ordered by kind, then by name.
+    """
+
+    subgraphs: tuple[str, ...]
+    ops: tuple[OpUse, ...]
+
+    def unsupported(self, module_version: Optional[int] = None) -> tuple[OpUse, ...]:
+        """The ops that phones lack: those of no listed version, and those newer than `module_version` where it is given."""
+        return tuple(
+            use
+            for use in self.ops
+            if use.min_module_version is None or (module_version is not None and use.min_module_version > module_version)
+        )
+
+    @property
+    def min_module_version(self) -> Optional[int]:
+        """The first module version that runs the whole graph; 0 without flex ops, None when no listed version does."""
+        versions = [use.min_module_version for use in self.ops]
+        return None if None in versions else max(versions, default=0)
+
+
+def ops_report(tflite_graph: bytes, *, allowlist: Optional[Allowlist] = None) -> OpsReport:
+    """Lists the ops of a client graph.
+
+    Args:
+      tflite_graph: a TFLite flatbuffer.
+      allowlist: what phones can run; the built-in list unless given.
+
+    Raises:
+      ArtifactError: the flatbuffer is corrupt.
+    """
+    allowlist = allowlist or Allowlist.builtin()
+    graph = read_tflite(tflite_graph)
+    examples: dict[tuple[OpKind, str], Operator] = {}
+    counts: dict[tuple[OpKind, str], dict[int, int]] = {}
+    for index, subgraph in enumerate(graph.subgraphs):
+        for operator in subgraph.operators:
+            key = (operator.kind, operator.op)
+            examples.setdefault(key, operator)
+            by_subgraph = counts.setdefault(key, {})
+            by_subgraph[index] = by_subgraph.get(index, 0) + 1
+    versions = {OpKind.BUILTIN: lambda op: 0, OpKind.FLEX: allowlist.min_module_version, OpKind.CUSTOM: lambda op: None}
+    uses = [OpUse(op, kind, counts[kind, op], versions[kind](op), example) for (kind, op), example in examples.items()]
+    return OpsReport(
+        subgraphs=tuple(subgraph.name for subgraph in graph.subgraphs),
+        ops=tuple(sorted(uses, key=lambda use: (use.kind.value, use.op))),
+    )
+
+
+def with_kernels(report: OpsReport) -> OpsReport:
+    """The report with the kernel class of every flex op; takes about half a second, in a child process."""
+    flex = [use for use in report.ops if use.kind is OpKind.FLEX]
+    names = dict(zip((use.op for use in flex), kernels.kernel_classes([use.example.node_def for use in flex])))
+    uses = (dataclasses.replace(use, kernel=names[use.op]) if use.kind is OpKind.FLEX else use for use in report.ops)
+    return dataclasses.replace(report, ops=tuple(uses))
+
+
+def check_ops(report: OpsReport) -> str:
+    """The module version that the client graph needs, as a task's `min_client_version`: "0" without flex ops.
+
+    Raises:
+      UnsupportedOpsError: no listed version runs it. The sentence, its map included, stands on one line: scripts look for it.
+    """
+    if report.min_module_version is not None:
+        return str(report.min_module_version)
+    ops = {use.op: use.kernel for use in with_kernels(report).unsupported()}
+    raise errors.UnsupportedOpsError(
+        f"Cannot build the ClientOnlyPlan: Please contact Google to register these ops: {dict(sorted(ops.items()))}",
+        ops=dict(sorted(ops.items())),
+        next_step="`odp-task ops` says where each comes from and what avoids it; --skip_flex_ops_check builds all the same.",
+    )

@@ -1,0 +1,226 @@
+"""The TFLite graph of a client plan: subgraphs, operators, tensors, read without TensorFlow.
+
+A TensorFlow ("flex") op travels as a custom operator: custom code `Flex` + op name, custom options a flexbuffer vector of the
+op name and the serialized NodeDef (spec: plan.md, section 12.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import importlib.util
+import pathlib
+import struct
+from typing import Any, Optional
+
+import odp_taskbuilder.proto  # noqa: F401  makes protos of TensorFlow importable without TensorFlow
+from odp_taskbuilder import errors
+from odp_taskbuilder.ops import flatbuffer
+
+# isort: split
+from google.protobuf import message as protobuf_message
+from tensorflow.core.framework import node_def_pb2
+
+_FLEX_PREFIX = "Flex"
+# A NodeDef without inputs or names holds attributes only: a few hundred bytes in real plans.
+_MAX_NODE_DEF_BYTES = 1 << 20
+
+# Enumerators and field slots of TFLite's schema, version 3.
+_IDENTIFIER = b"TFL3"
+# fmt: off
+_TENSOR_TYPES = (
+    "FLOAT32", "FLOAT16", "INT32", "UINT8", "INT64", "STRING", "BOOL", "INT16", "COMPLEX64",
+    "INT8", "FLOAT64", "COMPLEX128", "UINT64", "RESOURCE", "VARIANT", "UINT32", "UINT16", "INT4",
+)
+# fmt: on
+_CUSTOM = 32
+_MODEL_VERSION, _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = 0, 1, 2, 3, 4
+_CODE_DEPRECATED_BUILTIN, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
+_SUBGRAPH_TENSORS, _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS, _SUBGRAPH_NAME = 0, 1, 2, 3, 4
+_OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS, _OPERATOR_CUSTOM_OPTIONS = 0, 1, 2, 5
+_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_SHAPE_SIGNATURE, _TENSOR_HAS_RANK = 0, 1, 2, 3, 7, 8
+_BUFFER_DATA = 0
+
+
+class OpKind(enum.Enum):
+    """Who executes an op on a phone."""
+
+    BUILTIN = "builtin"  # TFLite itself
+    FLEX = "flex"  # a TensorFlow kernel
+    CUSTOM = "custom"  # code that the app would have to bring: no phone has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a subgraph.
+
+    Attributes:
+      dtype: TFLite's name of the type, for example FLOAT32.
+      shape: -1 for an unknown dimension; None for an unknown rank.
+      strings: the elements of a constant string tensor; None for every other tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: Optional[tuple[int, ...]]
+    strings: Optional[tuple[bytes, ...]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One node.
+
+    Attributes:
+      op: TFLite's name of a builtin op, for example FULLY_CONNECTED, or the TensorFlow op's name.
+      inputs, outputs: indices of the subgraph's tensors; -1 for an omitted input.
+      node_def: serialized tensorflow.NodeDef of a flex op, empty otherwise.
+    """
+
+    op: str
+    kind: OpKind
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    node_def: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subgraph:
+    """The main graph (the first one), or the body of a loop, a branch or a dataset function."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    operators: tuple[Operator, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteGraph:
+    version: int
+    description: str
+    subgraphs: tuple[Subgraph, ...]
+
+
+def read_tflite(data: bytes, what: str = "The TFLite graph") -> TfliteGraph:
+    """Reads a flatbuffer; about 10 microseconds per operator or tensor.
+
+    Args:
+      data: the flatbuffer; may come from anyone.
+      what: its name in messages.
+
+    Raises:
+      ArtifactError: it is no TFLite flatbuffer, or is corrupt.
+    """
+    buffer = flatbuffer.FlatBuffer(bytes(data), what)
+    model = buffer.root(_IDENTIFIER)
+    codes = [_operator_code(buffer, code) for code in model.tables(_MODEL_OPERATOR_CODES)]
+    constants = list(model.tables(_MODEL_BUFFERS))
+    subgraphs = tuple(_subgraph(buffer, table, codes, constants) for table in model.tables(_MODEL_SUBGRAPHS))
+    if not subgraphs:
+        raise buffer.corrupt("it has no subgraph")
+    return TfliteGraph(model.scalar(_MODEL_VERSION, "<I", 0), model.string(_MODEL_DESCRIPTION), subgraphs)
+
+
+def read_node_def(operator: Operator) -> Any:
+    """The tensorflow.NodeDef of a flex op: its attributes, with empty names for the node and its inputs.
+
+    Raises:
+      ArtifactError: the bytes are no NodeDef.
+    """
+    if len(operator.node_def) > _MAX_NODE_DEF_BYTES:
+        raise errors.ArtifactError(
+            f"The NodeDef of {operator.op} is {len(operator.node_def)} bytes long; at most {_MAX_NODE_DEF_BYTES} are read"
+        )
+    try:
+        return node_def_pb2.NodeDef.FromString(operator.node_def)
+    except protobuf_message.DecodeError:
+        raise errors.ArtifactError(f"The custom options of the flex op {operator.op} hold no NodeDef") from None
+
+
+def _operator_code(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table) -> tuple[OpKind, str]:
+    # Codes above 127 do not fit the old one-byte field, which then holds a placeholder: the larger one counts.
+    code = max(table.scalar(_CODE_DEPRECATED_BUILTIN, "<b", 0), table.scalar(_CODE_BUILTIN, "<i", 0))
+    if code != _CUSTOM:
+        name = _builtin_names().get(code)
+        if name is None:
+            raise buffer.corrupt(f"{code} is no builtin operator")
+        return OpKind.BUILTIN, name
+    name = table.string(_CODE_CUSTOM)
+    if name.startswith(_FLEX_PREFIX):
+        return OpKind.FLEX, name[len(_FLEX_PREFIX) :]
+    return OpKind.CUSTOM, name
+
+
+def _subgraph(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, codes: list, constants: list) -> Subgraph:
+    tensors = tuple(_tensor(buffer, tensor, constants) for tensor in table.tables(_SUBGRAPH_TENSORS))
+    operators = tuple(_operator(buffer, operator, codes, len(tensors)) for operator in table.tables(_SUBGRAPH_OPERATORS))
+    inputs, outputs = table.ints(_SUBGRAPH_INPUTS), table.ints(_SUBGRAPH_OUTPUTS)
+    _check_indices(buffer, inputs + outputs, len(tensors))
+    return Subgraph(table.string(_SUBGRAPH_NAME), tensors, inputs, outputs, operators)
+
+
+def _operator(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, codes: list, tensor_count: int) -> Operator:
+    index = table.scalar(_OPERATOR_CODE, "<I", 0)
+    if index >= len(codes):
+        raise buffer.corrupt(f"an operator has code {index} of {len(codes)}")
+    kind, op = codes[index]
+    inputs, outputs = table.ints(_OPERATOR_INPUTS), table.ints(_OPERATOR_OUTPUTS)
+    _check_indices(buffer, inputs + outputs, tensor_count)
+    node_def = b""
+    if kind is OpKind.FLEX:
+        what = f"{buffer.what}: the custom options of {_FLEX_PREFIX}{op}"
+        options = flatbuffer.flexbuffer_strings(table.octets(_OPERATOR_CUSTOM_OPTIONS), what)
+        if len(options) != 2:
+            raise errors.ArtifactError(f"{what} have {len(options)} elements, not 2 (op name and NodeDef)")
+        name, node_def = options
+        if name.decode("utf-8", "replace") != op:
+            raise errors.ArtifactError(f"{what} are those of the op {name[:80]!r}")
+    return Operator(op, kind, inputs, outputs, node_def)
+
+
+def _tensor(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, constants: list) -> Tensor:
+    type_ = table.scalar(_TENSOR_TYPE, "<b", 0)
+    if not 0 <= type_ < len(_TENSOR_TYPES):
+        raise buffer.corrupt(f"{type_} is no tensor type")
+    dtype = _TENSOR_TYPES[type_]
+    # `shape` holds 1 where a dimension is unknown; `shape_signature` is there only in that case and holds -1.
+    shape = table.ints(_TENSOR_SHAPE_SIGNATURE) or table.ints(_TENSOR_SHAPE)
+    # Without has_rank an empty shape says "unknown", except that converters leave it out for shapes that are not empty.
+    rank_known = bool(shape) or bool(table.scalar(_TENSOR_HAS_RANK, "<B", 0))
+    strings = None
+    if dtype == "STRING":
+        index = table.scalar(_TENSOR_BUFFER, "<I", 0)
+        if index >= len(constants):
+            raise buffer.corrupt(f"a tensor has buffer {index} of {len(constants)}")
+        content = constants[index].octets(_BUFFER_DATA)
+        strings = _string_elements(buffer, content) if content else None
+    return Tensor(table.string(_TENSOR_NAME), dtype, shape if rank_known else None, strings)
+
+
+def _string_elements(buffer: flatbuffer.FlatBuffer, content: bytes) -> tuple[bytes, ...]:
+    """TFLite's string tensor: int32 count, int32 offsets of the elements and of the end, the bytes."""
+    count = struct.unpack_from("<i", content)[0] if len(content) >= 4 else -1
+    if not 0 <= count <= (len(content) - 8) // 4:
+        raise buffer.corrupt(f"a string tensor of {len(content)} bytes has {count} elements")
+    offsets = struct.unpack_from(f"<{count + 1}i", content, 4)
+    if any(start > end for start, end in zip(offsets, offsets[1:])) or offsets[0] < 0 or offsets[-1] > len(content):
+        raise buffer.corrupt("the elements of a string tensor lie outside of it")
+    return tuple(content[start:end] for start, end in zip(offsets, offsets[1:]))
+
+
+def _check_indices(buffer: flatbuffer.FlatBuffer, indices: tuple[int, ...], tensor_count: int) -> None:
+    for index in indices:
+        if not -1 <= index < tensor_count:
+            raise buffer.corrupt(f"it uses tensor {index} of {tensor_count}")
+
+
+@functools.cache
+def _builtin_names() -> dict[int, str]:
+    """Names of the builtin operators by number, from the schema module in TensorFlow's wheel, which needs no TensorFlow."""
+    wheel = importlib.util.find_spec("tensorflow").submodule_search_locations[0]
+    path = pathlib.Path(wheel) / "lite" / "python" / "schema_py_generated.py"
+    spec = importlib.util.spec_from_file_location("odp_taskbuilder_tflite_schema", path)
+    schema = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schema)
+    return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}

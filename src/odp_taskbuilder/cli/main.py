@@ -21,6 +21,7 @@ from odp_taskbuilder.cli import output
 # Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
 _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
+    "data": ("data", "Make and describe the data of simulated clients."),
 }
 
 _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"

@@ -12,12 +12,14 @@ import sys
 import types
 
 _TENSORFLOW_PROTOS = (
+    "tensorflow.core.example.example_pb2",
     "tensorflow.core.framework.graph_pb2",
     "tensorflow.core.framework.tensor_pb2",
     "tensorflow.core.framework.types_pb2",
     "tensorflow.core.protobuf.saved_model_pb2",
     "tensorflow.core.protobuf.saver_pb2",
     "tensorflow.core.protobuf.struct_pb2",
+    "tensorflow.core.util.event_pb2",
 )
 
 

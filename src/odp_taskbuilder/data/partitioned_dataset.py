@@ -1,0 +1,100 @@
+"""Makes client data from one dataset: loads it, deals it over clients, writes directories of TFRecord files."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Optional
+
+import numpy as np
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.data import partition, tfrecord
+from odp_taskbuilder.data.describe import DataDescription, describe
+from odp_taskbuilder.data.partition import Assignment
+from odp_taskbuilder.data.pool import ExamplePool, load_pool
+from odp_taskbuilder.data.tfrecord_directory import TfRecordDirectory
+
+STRATEGIES = ("iid", "dirichlet", "column")
+
+
+def partition_dataset(
+    source: str,
+    output: pathlib.Path,
+    *,
+    strategy: str,
+    num_clients: Optional[int] = None,
+    label: str = "y",
+    alpha: float = 1.0,
+    column: Optional[str] = None,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+) -> dict[str, DataDescription]:
+    """Deals a dataset over clients and writes it.
+
+    Args:
+      source: `digits`, a CSV or Parquet table, a TFRecord file or a directory of them (pool.load_pool); held in memory.
+      output: directory to make; with a test fraction it gets the parts `train` and `test`, otherwise it holds the client files.
+      strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha`; `column` makes one client of every
+        value of `column`.
+      test_fraction: share of each client's examples that goes to `test`.
+
+    Returns:
+      What was written, by part; the name of the part is empty without a test fraction.
+
+    Raises:
+      UsageError: the source does not fit, the output exists, or the strategy lacks what it needs.
+      StorageError: reading or writing failed; no output is left.
+    """
+    if strategy == "column" and column is None:
+        raise errors.UsageError("Strategy `column` needs the column that names the client.", next_step="Add --column NAME.")
+    if strategy != "column" and num_clients is None:
+        raise errors.UsageError(f"Strategy `{strategy}` needs the number of clients.", next_step="Add --clients K.")
+    pool = load_pool(source, group_column=column)
+    rng = np.random.default_rng(seed)
+    if strategy == "iid":
+        assignment = partition.partition_iid(len(pool), num_clients, rng)
+    elif strategy == "dirichlet":
+        assignment = partition.partition_dirichlet(pool.values(label), num_clients, alpha, rng)
+    else:
+        assignment = partition.partition_by_column(pool.values(column))
+    if test_fraction > 0:
+        train, test = partition.split_each_client(assignment, test_fraction, rng)
+        parts = {"train": train, "test": test}
+    else:
+        parts = {"": assignment}
+    write_partition(pool, parts, output)
+    return {part: describe(TfRecordDirectory(output / part), label) for part in parts}
+
+
+def write_partition(pool: ExamplePool, parts: Mapping[str, Assignment], output: pathlib.Path) -> None:
+    """Writes `output/PART/CLIENT.tfrecord`, or `output/CLIENT.tfrecord` for a part named by the empty string.
+
+    Raises:
+      UsageError: the output exists.
+      StorageError: it cannot be written; nothing is left behind.
+    """
+    if output.exists():
+        raise errors.UsageError(f"{output} exists already.", next_step="Name another directory, or remove it.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the destination, so that the rename at the end stays on one file system.
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise errors.StorageError(f"Cannot write {output}: {error.strerror}") from error
+    try:
+        # mkdtemp makes private directories; this one becomes an ordinary one.
+        scratch.chmod(0o755)
+        for part, assignment in parts.items():
+            (scratch / part).mkdir(exist_ok=True)
+            for client_id, positions in assignment.items():
+                tfrecord.write_records(
+                    scratch / part / f"{client_id}.tfrecord", (pool.serialized[position] for position in positions)
+                )
+        scratch.rename(output)
+    except OSError as error:
+        raise errors.StorageError(f"Cannot write {output}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

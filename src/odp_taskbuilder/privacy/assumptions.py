@@ -1,0 +1,81 @@
+"""What an epsilon rests on, in sentences for the person who relies on it."""
+
+from __future__ import annotations
+
+from odp_taskbuilder.config.spec import ASSUMED_POPULATION, PrivacySpec
+from odp_taskbuilder.privacy.tree import max_contributions
+
+# Rounds smaller than this release metrics that say much about single clients.
+_SMALL_ROUND = 100
+
+
+def assumptions_without_aggregator() -> tuple[str, ...]:
+    return (
+        "No differential privacy was applied: the DP aggregator is skipped, updates are neither clipped nor noised, and epsilon is infinite.",
+        "Models, training metrics and evaluation metrics may reveal any single client's data.",
+    )
+
+
+def assumptions(spec: PrivacySpec, noise_multiplier: float, epsilon: float, calibrated: bool) -> tuple[str, ...]:
+    """The sentences that belong beside an epsilon: what it assumes, what it leaves out, and how it compares with the target."""
+    sentences = [_comparison(spec, epsilon, calibrated)]
+    sentences += _tree(spec) if spec.aggregator.is_tree else _sampling(spec)
+    if spec.aggregator.is_adaptive:
+        sentences.append(_adaptive(spec, noise_multiplier))
+    sentences.append(_metrics(spec))
+    return tuple(sentences)
+
+
+def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
+    if epsilon > spec.target_epsilon:
+        return f"The target is exceeded: epsilon is {epsilon:.7g}, the limit {spec.target_epsilon:.7g}; it passed because the DP check is skipped."
+    how = "the noise was calibrated to it" if calibrated else "with the configured noise"
+    return f"The target is met: epsilon is at most {epsilon:.7g}, the limit {spec.target_epsilon:.7g}; {how}."
+
+
+def _sampling(spec: PrivacySpec) -> list[str]:
+    rate = spec.report_goal / spec.population
+    origin = "assumed" if spec.population == ASSUMED_POPULATION else "stated"
+    return [
+        f"Each round is assumed to draw every client independently with probability {rate:.3g} (Poisson sampling); real rounds take the "
+        "devices that happen to check in.",
+        f"The population is {origin} to be {spec.population:,} devices; with fewer, the same noise spends more epsilon.",
+        f"The sampling rate counts the report goal of {spec.report_goal:,} clients per round; over-selected clients, if they are "
+        "aggregated, are not counted.",
+    ]
+
+
+def _tree(spec: PrivacySpec) -> list[str]:
+    contributions = max_contributions(spec.rounds, spec.minimum_separation)
+    if contributions == 1:
+        participation = (
+            f"Each client takes part at most once: minimum_separation {spec.minimum_separation:,} keeps a device from coming back within the "
+            f"{spec.rounds:,} rounds."
+        )
+    else:
+        participation = (
+            f"A client can take part {contributions:,} times in {spec.rounds:,} rounds with minimum_separation {spec.minimum_separation:,}, and "
+            f"is accounted for as such (noise / {contributions:,}); minimum_separation {spec.rounds:,} or more would make it once."
+        )
+    return [
+        participation,
+        "The separation is enforced by the device, which must keep its participation history.",
+        "Neither sampling nor the population lowers this epsilon: it holds whichever clients take part.",
+        "Server checkpoints, the initial one included, hold the seeds of the tree noise: epsilon holds against readers of models, not "
+        "against readers of checkpoints.",
+    ]
+
+
+def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
+    on_values = (noise_multiplier**-2 - (0.1 * spec.report_goal) ** -2) ** -0.5
+    return (
+        f"The clip adapts to a noised count of clipped updates, which shares the budget: the noise on the updates is {on_values:.4g}, "
+        f"{on_values / noise_multiplier:.3g} times the noise multiplier, and each round releases its clip."
+    )
+
+
+def _metrics(spec: PrivacySpec) -> str:
+    sentence = "Training and evaluation metrics carry no noise and are outside this accounting"
+    if spec.report_goal < _SMALL_ROUND:
+        return f"{sentence}; with {spec.report_goal:,} clients per round they come close to releasing single clients' values."
+    return f"{sentence}."

@@ -1,0 +1,144 @@
+"""manifest.json: what a directory of artifacts holds, and what it was made from.
+
+    {
+      "producer": "odp-task",
+      "form": "MapReduce",
+      "files": {"plan.pb": {"sha256": "...", "crc32c": "...", "size": 151342}, ...},
+      "inputs": {"task_config": "<sha256>", "model/saved_model.pb": "<sha256>", ...},
+      "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...}
+    }
+
+It holds neither times nor paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows
+it, base64 of the big-endian checksum, so that an uploaded object can be compared without being downloaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import stat
+from collections.abc import Mapping
+from typing import Any, Union
+
+import google_crc32c
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import artifact_set
+
+_PRODUCER = "odp-task"
+_VERSIONED = ("odp-task", "tensorflow", "tensorflow-federated", "dp-accounting")
+_CHUNK_BYTES = 1 << 20
+# A manifest has some ten files and the files of one model.
+_MAX_MANIFEST_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FileDigest:
+    """The content of one file: SHA-256 in hex, CRC32C in base64, size in bytes."""
+
+    sha256: str
+    crc32c: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The content of a manifest.json.
+
+    Attributes:
+      form: value of config.spec.PlanForm.
+      files: name in the directory -> digest. The manifest itself is not among them.
+      inputs: name of an input file, relative to what it belongs to -> its SHA-256.
+      versions: distribution -> version that made the artifacts.
+    """
+
+    form: str
+    files: Mapping[str, FileDigest]
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        document = {
+            "producer": _PRODUCER,
+            "form": self.form,
+            "files": {name: dataclasses.asdict(digest) for name, digest in sorted(self.files.items())},
+            "inputs": dict(sorted(self.inputs.items())),
+            "versions": dict(self.versions),
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def digest_file(path: Union[str, os.PathLike]) -> FileDigest:
+    """Reads a file once, a chunk at a time. Raises OSError."""
+    sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            crc32c.update(chunk)
+            size += len(chunk)
+    return FileDigest(sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode("ascii"), size)
+
+
+def digest_directory(directory: Union[str, os.PathLike], name: str) -> dict[str, str]:
+    """SHA-256 of each regular file below a directory, under `name/<relative path>`; for the inputs of a manifest. Raises OSError."""
+    root = pathlib.Path(directory)
+    paths = sorted(path for path in root.rglob("*") if stat.S_ISREG(path.stat().st_mode))
+    return {f"{name}/{path.relative_to(root).as_posix()}": digest_file(path).sha256 for path in paths}
+
+
+def make_manifest(directory: Union[str, os.PathLike], *, form: str, inputs: Mapping[str, str]) -> Manifest:
+    """The manifest of the files that are in a directory now. Raises OSError."""
+    files = {entry.name: digest_file(entry.path) for entry in os.scandir(directory) if entry.name != artifact_set.MANIFEST}
+    versions = {}
+    for distribution in _VERSIONED:
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:  # TensorFlow also comes under other names.
+            continue
+    return Manifest(form, files, dict(inputs), versions)
+
+
+def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:
+    """Reads the manifest of a directory of artifacts.
+
+    Raises:
+      StorageError: there is none, or it cannot be read.
+      ArtifactError: it is not a manifest of ours.
+    """
+    path = pathlib.Path(directory) / artifact_set.MANIFEST
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise errors.StorageError(f"Cannot read {path}: {error.strerror}") from error
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise errors.ArtifactError(f"{path} is no manifest: it is larger than {_MAX_MANIFEST_BYTES} bytes")
+    try:
+        return _from_document(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise errors.ArtifactError(f"{path} is no manifest of odp-task: {error}") from None
+
+
+def _from_document(document: Any) -> Manifest:
+    if not isinstance(document, dict) or document.get("producer") != _PRODUCER:
+        raise ValueError(f"expected an object with producer {_PRODUCER!r}")
+    files = {}
+    for name, digest in _mapping(document, "files").items():
+        if not isinstance(digest, dict) or set(digest) != {"sha256", "crc32c", "size"} or not isinstance(digest["size"], int):
+            raise ValueError(f"the entry of {name!r} is not made of sha256, crc32c and size")
+        if pathlib.PurePath(name).name != name or name in ("", ".", "..", artifact_set.MANIFEST):
+            raise ValueError(f"{name!r} is not the name of an artifact")
+        files[name] = FileDigest(str(digest["sha256"]), str(digest["crc32c"]), digest["size"])
+    return Manifest(str(document.get("form")), files, _mapping(document, "inputs"), _mapping(document, "versions"))
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    if not isinstance(value, dict):
+        raise ValueError(f"{key!r} is not an object")
+    return value

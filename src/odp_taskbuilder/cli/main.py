@@ -22,6 +22,7 @@ from odp_taskbuilder.cli import output
 _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
     "data": ("data", "Make and describe the data of simulated clients."),
+    "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
 }
 
 _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"

@@ -1,0 +1,64 @@
+"""`odp-task metrics`: the metrics of rounds as a table, a figure, CSV or TensorBoard summaries."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Optional
+
+import click
+
+from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.metrics.csv_export import write_csv
+from odp_taskbuilder.metrics.plot import plot_runs
+from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
+from odp_taskbuilder.metrics.table import format_run
+from odp_taskbuilder.metrics.tensorboard import write_summaries
+
+_FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("sources", metavar="RUN_OR_BUCKET...", nargs=-1, required=True)
+@click.option("--population", help="Only the tasks of this population.")
+@click.option("--task_id", type=int, help="Only the task of this id.")
+@click.option(
+    "--metric", "patterns", multiple=True, help="Only metrics of this name; shell patterns and the last part of a name will do."
+)
+@click.option(
+    "--plot", "plot_file", type=_FILE, help="Plot each metric over the rounds, all runs in one figure (.png, .svg, .pdf)."
+)
+@click.option("--csv", "csv_file", type=_FILE, help="Write one line per run and round.")
+@click.option("--logdir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Write TensorBoard summaries.")
+@options.json_option
+def command(
+    sources: tuple[str, ...],
+    population: Optional[str],
+    task_id: Optional[int],
+    patterns: tuple[str, ...],
+    plot_file: Optional[pathlib.Path],
+    csv_file: Optional[pathlib.Path],
+    logdir: Optional[pathlib.Path],
+    json_mode: bool,
+) -> None:
+    """Show the metrics that a task server or a simulation wrote.
+
+    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared.
+
+    \b
+      odp-task metrics runs/digits --plot digits.png
+      odp-task metrics runs/plain runs/private --metric loss --metric 'eval/*'
+      odp-task metrics gs://fcp-prod-m-0 --population digits --csv digits.csv
+    """
+    runs = read_runs(sources, TaskFilter(population, task_id))
+    if patterns:
+        runs = [run.only(patterns) for run in runs]
+    if plot_file is not None:
+        plot_runs(runs, plot_file)
+    if csv_file is not None:
+        write_csv(runs, csv_file)
+    if logdir is not None:
+        write_summaries(runs, logdir)
+    if json_mode:
+        output.print_json([{"run": run.name, "rounds": run.rounds} for run in runs])
+        return
+    click.echo("\n\n".join(format_run(run) for run in runs))

@@ -1,0 +1,109 @@
+"""Finds and reads the metrics of tasks in directories and buckets laid out as the server does (spec: http_api.md, section 6)."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Callable, Optional
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.metrics.run import Run, parse_metrics
+
+# {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects below the bucket's own name.
+_METRICS_FILE = re.compile(r"(?:^|/)(?P<population>[^/]+)/(?P<task>[0-9]+)/(?P<round>[0-9]+)/s/0/metrics$")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks to read; None takes all."""
+
+    population: Optional[str] = None
+    task_id: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class _Task:
+    source: str
+    population: str
+    task_id: int
+
+
+def read_runs(sources: Sequence[str], wanted: TaskFilter) -> list[Run]:
+    """Reads the metrics of every task in several places.
+
+    Args:
+      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read, too.
+
+    Returns:
+      One run per task, ordered by source as given, then by population and task id; named by what tells them apart.
+
+    Raises:
+      UsageError: a source holds no metrics of the tasks wanted.
+      StorageError: a source cannot be read, or a metrics file is damaged.
+    """
+    rounds: dict[_Task, dict[int, dict[str, float]]] = {}
+    for source in dict.fromkeys(sources):
+        found = collections.defaultdict(dict)
+        for name, read in _files(source):
+            match = _METRICS_FILE.search(name)
+            if match and wanted.population in (None, match["population"]) and wanted.task_id in (None, int(match["task"])):
+                found[_Task(source, match["population"], int(match["task"]))][int(match["round"])] = _parsed(name, read())
+        if not found:
+            raise errors.UsageError(
+                f"{source} holds no metrics" + _filter_text(wanted) + ".",
+                next_step="Expected files named {population}/{task id}/{round}/s/0/metrics in it.",
+            )
+        rounds.update((task, dict(sorted(found[task].items()))) for task in sorted(found))
+    names = _names(list(rounds))
+    return [Run(names[task], values) for task, values in rounds.items()]
+
+
+def _files(source: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields name and reader of every file or object that may be one of metrics."""
+    root = pathlib.Path(source)
+    if not root.is_dir():
+        raise errors.StorageError(f"Cannot read metrics: there is no directory {source}.")
+    for directory, _, names in os.walk(root.resolve()):
+        if "metrics" in names:
+            path = pathlib.Path(directory, "metrics")
+            yield path.as_posix(), path.read_bytes
+
+
+def _parsed(name: str, content: bytes) -> dict[str, float]:
+    try:
+        return parse_metrics(content)
+    except ValueError as error:
+        raise errors.StorageError(f"{name} is no metrics file: {error}.") from error
+
+
+def _filter_text(wanted: TaskFilter) -> str:
+    parts = [f"population {wanted.population!r}"] if wanted.population is not None else []
+    parts += [f"task {wanted.task_id}"] if wanted.task_id is not None else []
+    return f" of {' and '.join(parts)}" if parts else ""
+
+
+def _names(tasks: Sequence[_Task]) -> dict[_Task, str]:
+    """Population and task id; with several sources the source, and of the others what differs between the tasks."""
+    labels = _labels(dict.fromkeys(task.source for task in tasks))
+    if len(labels) == 1:
+        return {task: f"{task.population} task {task.task_id}" for task in tasks}
+    several_populations = len({task.population for task in tasks}) > 1
+    several_ids = len({task.task_id for task in tasks}) > 1
+    names = {}
+    for task in tasks:
+        parts = [labels[task.source]]
+        parts += [task.population] if several_populations else []
+        parts += [f"task {task.task_id}"] if several_ids else []
+        names[task] = " ".join(parts)
+    return names
+
+
+def _labels(sources: Iterable[str]) -> dict[str, str]:
+    """The last part of each source's path, or all of it when two would get the same."""
+    last = {source: source.rstrip("/").rpartition("/")[2] or source for source in sources}
+    counts = collections.Counter(last.values())
+    return {source: label if counts[label] == 1 else source for source, label in last.items()}

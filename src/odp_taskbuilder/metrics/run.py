@@ -1,0 +1,86 @@
+"""The metrics of one task over its rounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One task, as far as it has run.
+
+    Attributes:
+      name: tells it from the other runs that are shown with it.
+      rounds: round number to metric name to value, in ascending order; rounds without metrics are left out.
+    """
+
+    name: str
+    rounds: Mapping[int, Mapping[str, float]]
+
+    def metric_names(self) -> list[str]:
+        """All metrics that some round has, in the order of their first appearance."""
+        return list(dict.fromkeys(name for values in self.rounds.values() for name in values))
+
+    def missing_rounds(self) -> list[int]:
+        """Rounds between the first and the last that have no metrics."""
+        return sorted(set(range(min(self.rounds), max(self.rounds))) - set(self.rounds)) if self.rounds else []
+
+    def only(self, patterns: Sequence[str]) -> Run:
+        """The run with those metrics whose name, or the end of it behind a slash, matches one of the shell patterns."""
+        wanted = {
+            name
+            for name in self.metric_names()
+            for pattern in patterns
+            if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*/{pattern}")
+        }
+        return Run(
+            self.name,
+            {
+                number: {name: value for name, value in values.items() if name in wanted}
+                for number, values in self.rounds.items()
+            },
+        )
+
+
+def metric_names(runs: Sequence[Run]) -> list[str]:
+    """All metrics of several runs, in the order of their first appearance."""
+    return list(dict.fromkeys(name for run in runs for name in run.metric_names()))
+
+
+def short_name(metric: str) -> str:
+    """A metric's name without the parts that all metrics of its kind share: `server/client_work/train/loss` is `train/loss`."""
+    for prefix in ("server/client_work/", "server/"):
+        if metric.startswith(prefix):
+            return metric[len(prefix) :]
+    return metric
+
+
+def parse_metrics(content: bytes) -> dict[str, float]:
+    """Reads a metrics file of the server (spec: http_api.md, section 6.1), gzip-compressed or not; NaN and Infinity may stand bare in it.
+
+    Raises:
+      ValueError: it is no such file.
+    """
+    if content.startswith(_GZIP_MAGIC):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"not a sound gzip file ({error})") from error
+    document = json.loads(content.decode("utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError("expected a JSON object of numbers")
+    for name, value in document.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"expected a number as the value of {name!r}, found {value!r}")
+    return {name: float(value) for name, value in document.items()}
+
+
+def format_metrics(metrics: Mapping[str, float]) -> bytes:
+    """Writes a metrics file as the server does: bare NaN and Infinity, a comma and a blank between entries."""
+    return json.dumps(metrics, separators=(", ", ":")).encode("utf-8")

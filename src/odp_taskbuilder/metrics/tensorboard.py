@@ -1,0 +1,70 @@
+"""TensorBoard event files, written without TensorFlow: TFRecords of Event messages."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.data import tfrecord
+from odp_taskbuilder.metrics.run import Run
+
+# Makes TensorFlow's protos importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401  # isort: skip
+
+from tensorflow.core.util import event_pb2  # isort: skip
+
+
+class EventFile:
+    """Scalars of one run. Every call is on disk when it returns, so that TensorBoard can follow."""
+
+    def __init__(self, directory: pathlib.Path):
+        """Makes a new event file in a directory, beside those that are there.
+
+        Raises:
+          StorageError: it cannot be written.
+        """
+        # TensorBoard reads a directory's files in the order of their names, which starts with the time.
+        self._path = directory / f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.StorageError(f"Cannot write {directory}: {error.strerror}") from error
+        self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends values.
+
+        Args:
+          step: round number.
+          values: tag to value; stored as float32.
+
+        Raises:
+          StorageError: the file cannot be written.
+        """
+        event = event_pb2.Event(wall_time=time.time(), step=step)
+        for tag, value in values.items():
+            event.summary.value.add(tag=tag, simple_value=value)
+        self._append(event)
+
+    def _append(self, event: event_pb2.Event) -> None:
+        try:
+            with open(self._path, "ab") as file:
+                file.write(tfrecord.frame(event.SerializeToString()))
+        except OSError as error:
+            raise errors.StorageError(f"Cannot write {self._path}: {error.strerror}") from error
+
+
+def write_summaries(runs: Sequence[Run], logdir: pathlib.Path) -> None:
+    """Writes one directory of scalars per run, tagged by metric name.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    for run in runs:
+        events = EventFile(logdir / run.name)
+        for number, values in run.rounds.items():
+            events.add_scalars(number, values)

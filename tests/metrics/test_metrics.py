@@ -1,0 +1,167 @@
+"""Metrics are found in the server's layout, read whatever form the server left them in, and exported without loss."""
+
+import csv
+import gzip
+import math
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto import event_pb2
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.data import tfrecord
+from odp_taskbuilder.metrics.csv_export import write_csv
+from odp_taskbuilder.metrics.plot import plot_runs
+from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
+from odp_taskbuilder.metrics.run import Run, format_metrics, parse_metrics
+from odp_taskbuilder.metrics.table import format_run
+from odp_taskbuilder.metrics.tensorboard import write_summaries
+
+# As the published guide prints it, and as the server writes numbers that JSON lacks.
+GUIDE = b'{"server/client_work/train/binary_accuracy":0.5384615659713745, "server/finalizer/update_non_finite":0.0}'
+NOT_FINITE = b'{"server/eval/loss":NaN, "server/eval/auc-roc":Infinity, "server/eval/x":-Infinity, "server/eval/y":1.0E-5}'
+
+
+def write(root, population, task, number, content):
+    path = root / population / str(task) / str(number) / "s" / "0"
+    path.mkdir(parents=True)
+    (path / "metrics").write_bytes(content if isinstance(content, bytes) else format_metrics(content))
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    """Training of rounds 1, 2, 10, 11 and evaluation of round 1, among the other files of the layout."""
+    for number in (10, 1, 2, 11):
+        write(tmp_path, "digits", 1, number, {"server/client_work/train/loss": 1.0 / number})
+    write(tmp_path, "digits", 2, 1, {"server/eval/loss": 0.5})
+    (tmp_path / "digits" / "1" / "1" / "s" / "0" / "checkpoint").write_bytes(b"x")
+    (tmp_path / "digits" / "1" / "0" / "d" / "0").mkdir(parents=True)
+    (tmp_path / "digits" / "1" / "0" / "d" / "0" / "metrics").write_bytes(b"not where the server writes metrics")
+    return tmp_path
+
+
+def test_the_servers_number_formats_are_read():
+    assert parse_metrics(GUIDE)["server/client_work/train/binary_accuracy"] == 0.5384615659713745
+    values = parse_metrics(gzip.compress(NOT_FINITE))
+    assert math.isnan(values["server/eval/loss"])
+    assert values["server/eval/auc-roc"] == math.inf
+    assert values["server/eval/x"] == -math.inf
+    assert values["server/eval/y"] == 1e-5
+
+
+def test_what_is_written_is_in_the_servers_form():
+    assert format_metrics({"a": 0.5, "b": math.nan, "c": math.inf}) == b'{"a":0.5, "b":NaN, "c":Infinity}'
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": "b"}', b'{"a": true}', b"\xff", gzip.compress(GUIDE)[:-9]])
+def test_a_damaged_file_is_named(content, tmp_path):
+    write(tmp_path, "digits", 1, 3, content)
+    with pytest.raises(errors.StorageError, match="digits/1/3/s/0/metrics is no metrics file: "):
+        read_runs([str(tmp_path)], TaskFilter())
+
+
+@pytest.mark.parametrize("below", ["", "digits", "digits/1"])
+def test_rounds_are_found_in_numerical_order_from_anywhere_above_them(below, run_directory):
+    run = read_runs([str(run_directory / below)], TaskFilter())[0]
+    assert run.name == "digits task 1"
+    assert list(run.rounds) == [1, 2, 10, 11]
+    assert run.rounds[10] == {"server/client_work/train/loss": 0.1}
+    assert run.missing_rounds() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_tasks_are_chosen_by_population_and_id(run_directory):
+    write(run_directory, "letters", 1, 1, {"a": 1.0})
+    names = lambda wanted: [run.name for run in read_runs([str(run_directory)], wanted)]  # noqa: E731
+    assert names(TaskFilter()) == ["digits task 1", "digits task 2", "letters task 1"]
+    assert names(TaskFilter(population="digits")) == ["digits task 1", "digits task 2"]
+    assert names(TaskFilter(task_id=1)) == ["digits task 1", "letters task 1"]
+    with pytest.raises(errors.UsageError, match="holds no metrics of population 'digits' and task 3"):
+        names(TaskFilter("digits", 3))
+
+
+def test_several_runs_are_named_by_what_tells_them_apart(tmp_path):
+    for name in ("a/plain", "a/private", "b/private"):
+        write(tmp_path / name, "digits", 1, 1, {"loss": 1.0})
+    sources = [str(tmp_path / name) for name in ("a/plain", "a/private", "b/private")]
+    assert [run.name for run in read_runs(sources[:2], TaskFilter())] == ["plain", "private"]
+    assert [run.name for run in read_runs(sources, TaskFilter())] == ["plain", sources[1], sources[2]]
+    write(tmp_path / "a/plain", "digits", 2, 1, {"loss": 1.0})
+    assert [run.name for run in read_runs(sources[:2], TaskFilter())] == ["plain task 1", "plain task 2", "private task 1"]
+
+
+def test_a_place_without_metrics_is_an_error(tmp_path):
+    with pytest.raises(errors.UsageError, match="holds no metrics"):
+        read_runs([str(tmp_path)], TaskFilter())
+    with pytest.raises(errors.StorageError, match="there is no directory"):
+        read_runs([str(tmp_path / "none")], TaskFilter())
+
+
+RUNS = [
+    Run(
+        "plain",
+        {
+            1: {"server/client_work/train/loss": 1.5},
+            2: {"server/client_work/train/loss": 0.1 + 0.2, "server/eval/auc-roc": math.nan},
+        },
+    ),
+    Run("private", {2: {"server/eval/auc-roc": 0.75}}),
+]
+
+
+def test_csv_keeps_every_digit_and_shows_what_is_missing(tmp_path):
+    write_csv(RUNS, tmp_path / "m.csv")
+    with open(tmp_path / "m.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["run", "round", "server/client_work/train/loss", "server/eval/auc-roc"],
+            ["plain", "1", "1.5", ""],
+            ["plain", "2", "0.30000000000000004", "nan"],
+            ["private", "2", "", "0.75"],
+        ]
+
+
+def test_tensorboard_finds_a_directory_per_run_with_scalars_by_round(tmp_path):
+    write_summaries(RUNS, tmp_path)
+    (file,) = (tmp_path / "plain").iterdir()
+    assert file.name.startswith("events.out.tfevents.")
+    events = [event_pb2.Event.FromString(record) for record in tfrecord.read_records(file)]
+    assert events[0].file_version == "brain.Event:2"
+    scalars = [(event.step, value.tag, value.simple_value) for event in events[1:] for value in event.summary.value]
+    assert scalars[:2] == [(1, "server/client_work/train/loss", 1.5), (2, "server/client_work/train/loss", np.float32(0.3))]
+    assert scalars[2][:2] == (2, "server/eval/auc-roc")
+    assert math.isnan(scalars[2][2])
+
+
+def test_the_table_shows_rounds_metrics_and_gaps():
+    run = Run("plain", {1: {"server/client_work/train/loss": 1.5}, 3: {"server/eval/auc-roc": math.nan}, 7: {}})
+    assert format_run(run) == (
+        "plain (no metrics of round 2, 4-6)\n"
+        "round  train/loss  eval/auc-roc\n"
+        "    1         1.5             -\n"
+        "    3           -           nan\n"
+        "    7           -             -"
+    )  # fmt: skip
+
+
+def test_metrics_are_chosen_by_the_last_part_of_their_name():
+    assert RUNS[0].only(["loss"]).metric_names() == ["server/client_work/train/loss"]
+    assert RUNS[0].only(["eval/*"]).metric_names() == ["server/eval/auc-roc"]
+
+
+def test_a_figure_has_a_panel_per_metric_and_a_line_per_run(tmp_path):
+    plot_runs(RUNS, tmp_path / "m.svg")
+    svg = (tmp_path / "m.svg").read_text()
+    # matplotlib names the groups of an SVG; text is drawn as paths, and the text itself stands in a comment beside them.
+    assert svg.count('<g id="axes_') == 2
+    for text in ("train/loss", "eval/auc-roc", "plain", "private"):
+        assert f"<!-- {text} -->" in svg
+    plot_runs(RUNS, tmp_path / "m.png")
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_impossible_figure_is_refused(tmp_path):
+    with pytest.raises(errors.UsageError, match="Cannot plot to .*m.exe"):
+        plot_runs(RUNS, tmp_path / "m.exe")
+    with pytest.raises(errors.UsageError, match="no metric to plot"):
+        plot_runs([Run("empty", {1: {}})], tmp_path / "m.png")
+    with pytest.raises(errors.StorageError, match="Cannot write"):
+        plot_runs(RUNS, tmp_path / "none" / "m.png")

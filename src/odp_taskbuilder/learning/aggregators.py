@@ -1,0 +1,47 @@
+"""The DP aggregators that a config can name, as TFF aggregation factories (spec: privacy.md, section 4).
+
+Each clips a client's update in L2, sums, adds Gaussian noise of standard deviation noise_multiplier * clip to the sum, and divides by the
+report goal (not by the number of reports that came). Tree types add correlated noise (tree residuals) instead of fresh noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from odp_taskbuilder.config.spec import DpAggregator
+from odp_taskbuilder.model.load import WeightSpec
+
+# Updates with an entry beyond this multiple of the clip are replaced by zeros before tree aggregation; L-infinity
+# (https://arxiv.org/abs/2211.06530).
+_ZEROING_NORM_IN_CLIPS = 100.0
+
+
+def dp_aggregator(
+    kind: Optional[DpAggregator], *, noise_multiplier: float, report_goal: int, clip_norm: float, trainable: Sequence[WeightSpec]
+) -> Optional[tff.aggregators.UnweightedAggregationFactory]:
+    """The factory for `kind`; None when there is no DP aggregator.
+
+    Args:
+      noise_multiplier: standard deviation of the noise in units of the clip.
+      report_goal: clients per round, by which the sum is divided.
+      clip_norm: L2 clip; the first one of the adaptive kinds.
+      trainable: shapes and dtypes of the trainable weights, which tree aggregators need in advance.
+    """
+    if kind is None:
+        return None
+    factory = tff.aggregators.DifferentiallyPrivateFactory
+    noise = {"noise_multiplier": noise_multiplier, "clients_per_round": float(report_goal)}
+    if kind is DpAggregator.FIXED_GAUSSIAN:
+        return factory.gaussian_fixed(clip=clip_norm, **noise)
+    if kind is DpAggregator.ADAPTIVE_GAUSSIAN:
+        return factory.gaussian_adaptive(initial_l2_norm_clip=clip_norm, **noise)
+    record_specs = tuple(tf.TensorSpec(weight.shape, weight.dtype) for weight in trainable)
+    if kind is DpAggregator.TREE_AGGREGATION:
+        tree = factory.tree_aggregation(l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
+    else:
+        tree = factory.tree_adaptive(initial_l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
+    return tff.aggregators.zeroing_factory(_ZEROING_NORM_IN_CLIPS * clip_norm, tree)

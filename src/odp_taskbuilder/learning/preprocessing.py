@@ -1,0 +1,134 @@
+"""From serialized examples on the device to the model's batches (spec: plan.md, sections 6.3 and 6.4).
+
+The chain is batch, parse, take: batches are formed from serialized examples, parsed as a vector, and counted last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Optional, Union
+
+import tensorflow as tf
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.config.spec import DatasetSpec
+
+# Keys of an example whose features are one tensor.
+FEATURE_KEY = "x"
+LABEL_KEY = "y"
+
+# What a tf.train.Example stores of each dtype that a model may take. It has no int32: those travel as int64.
+_STORED_DTYPES = {tf.float32: tf.float32, tf.int64: tf.int64, tf.string: tf.string, tf.int32: tf.int64}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleParser:
+    """Parses a vector of serialized `tf.train.Example`s into (features, label).
+
+    Attributes:
+      features: a TensorSpec, or a mapping of feature name to TensorSpec, with the batch as first axis.
+      label: a TensorSpec.
+      label_key: the label's name in an example.
+    """
+
+    features: Union[tf.TensorSpec, Mapping[str, tf.TensorSpec]]
+    label: tf.TensorSpec
+    label_key: str
+
+    @property
+    def specs(self) -> dict[str, tf.TensorSpec]:
+        """Every key of an example with the TensorSpec of its batch."""
+        features = {FEATURE_KEY: self.features} if isinstance(self.features, tf.TensorSpec) else dict(self.features)
+        return {**features, self.label_key: self.label}
+
+    def parse(self, serialized: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        """Parses `serialized`, a string vector [batch]. An example without one of the keys fails."""
+        parsed = tf.io.parse_example(
+            serialized,
+            {key: tf.io.FixedLenFeature(spec.shape[1:], _STORED_DTYPES[spec.dtype]) for key, spec in self.specs.items()},
+        )
+        tensors = {
+            key: parsed[key] if parsed[key].dtype == spec.dtype else tf.cast(parsed[key], spec.dtype)
+            for key, spec in self.specs.items()
+        }
+        label = tensors[self.label_key]
+        if isinstance(self.features, tf.TensorSpec):
+            return tensors[FEATURE_KEY], label
+        return {key: tensors[key] for key in self.features}, label
+
+
+def example_parser(input_spec: Any, label_name: Optional[str]) -> ExampleParser:
+    """Finds out how examples must look for a model.
+
+    Args:
+      input_spec: the model's pair (features, label).
+      label_name: the config's; needed when the features are a mapping, ignored when they are one tensor (the keys are then
+        `x` and `y`).
+
+    Raises:
+      errors.ConfigError: the features are a mapping and the config names no label, or one that is also a feature.
+      errors.ModelError: the spec is not such a pair, or no example can be parsed into it.
+    """
+    if not isinstance(input_spec, (tuple, list)) or len(input_spec) != 2:
+        raise errors.ModelError(
+            f"Input spec must be a tuple (features, label); the model's is {input_spec!r}.",
+            next_step="Give the FunctionalModel an input_spec of two elements, (x, y).",
+        )
+    features, label = input_spec
+    if isinstance(features, tf.TensorSpec):
+        parser = ExampleParser(features, label, LABEL_KEY)
+    elif isinstance(features, Mapping):
+        if not label_name:
+            raise errors.ConfigError(
+                [
+                    errors.Problem(
+                        "Label name cannot be empty.",
+                        path="label_name",
+                        suggestion=f"The model's features are named ({', '.join(features)}): set label_name to the label's name.",
+                    )
+                ]
+            )
+        if label_name in features:
+            raise errors.ConfigError(
+                [errors.Problem(f"label_name: {label_name!r} is also the name of a feature of the model.", path="label_name")]
+            )
+        parser = ExampleParser(features, label, label_name)
+    else:
+        raise errors.ModelError(
+            f"The model's features are a {type(features).__name__}; examples can be parsed into one tensor or a mapping of names to tensors."
+        )
+    for key, spec in parser.specs.items():
+        _check_parsable(key, spec)
+    return parser
+
+
+def _check_parsable(key: str, spec: Any) -> None:
+    if not isinstance(spec, tf.TensorSpec):
+        raise errors.ModelError(f"Feature {key!r} of the model is a {type(spec).__name__}; only dense tensors can be parsed.")
+    if spec.dtype not in _STORED_DTYPES:
+        raise errors.ModelError(
+            f"Feature {key!r} of the model has dtype {spec.dtype.name}; examples hold float32, int64, string, or int32 as int64.",
+            next_step="Take one of these in the model's input_spec and cast inside the model.",
+        )
+    if spec.shape.rank is None or spec.shape.rank == 0 or not spec.shape[1:].is_fully_defined():
+        raise errors.ModelError(
+            f"Feature {key!r} of the model has shape {spec.shape}; the batch comes first and every other dimension must be known."
+        )
+
+
+class _SerializedExamples(tf.data.Dataset):
+    """A dataset of scalar strings, given by its variant tensor."""
+
+    def _inputs(self) -> list:
+        return []
+
+    @property
+    def element_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([], tf.string)
+
+
+def batches(serialized_examples: tf.Tensor, parser: ExampleParser, dataset: DatasetSpec) -> tf.Tensor:
+    """Turns a dataset of serialized examples into one of batches; both are scalar variant tensors."""
+    parsed = _SerializedExamples(serialized_examples).batch(dataset.batch_size).map(parser.parse).take(dataset.max_batches)
+    return tf.data.experimental.to_variant(parsed)

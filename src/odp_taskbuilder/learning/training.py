@@ -1,0 +1,62 @@
+"""The training process: FedAvg (https://arxiv.org/abs/1602.05629) or federated SGD, with the configured aggregator."""
+
+from __future__ import annotations
+
+import tensorflow_federated as tff
+
+from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, TaskSpec
+from odp_taskbuilder.learning import aggregators, metrics
+from odp_taskbuilder.model.load import LoadedModel
+from odp_taskbuilder.privacy import PrivacyBudget
+
+
+def with_metrics(model: LoadedModel, names: tuple[str, ...]) -> tff.learning.models.FunctionalModel:
+    """The model with metric functions; those that a saved model may carry are replaced."""
+    functional_model = model.functional_model
+    return tff.learning.models.FunctionalModel(
+        initial_weights=functional_model.initial_weights,
+        predict_on_batch_fn=functional_model.predict_on_batch,
+        loss_fn=functional_model.loss,
+        metrics_fns=metrics.metric_functions(names),
+        input_spec=functional_model.input_spec,
+    )
+
+
+def training_process(
+    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget
+) -> tff.learning.templates.LearningProcess:
+    """Composes the learning process that `spec` describes.
+
+    Under FED_AVG every client counts once. Under FED_SGD clients count by their examples, unless a DP aggregator is in use: DP
+    needs each client to count once, so the weight is then ignored.
+
+    Args:
+      model: from `with_metrics`. Its weights are stand-ins: `initialize` of the result yields zeros for them.
+      budget: noise and clip of the aggregator.
+    """
+    factory = aggregators.dp_aggregator(
+        None if spec.privacy.skip_aggregator else spec.privacy.aggregator,
+        noise_multiplier=budget.noise_multiplier,
+        report_goal=spec.privacy.report_goal,
+        clip_norm=spec.privacy.clip_norm,
+        trainable=model.initial_weights[0],
+    )
+    server_optimizer = _optimizer(spec.learning.server_optimizer)
+    if spec.learning.algorithm is LearningAlgorithm.FED_AVG:
+        return tff.learning.algorithms.build_unweighted_fed_avg(
+            model_fn=model,
+            client_optimizer_fn=_optimizer(spec.learning.client_optimizer),
+            server_optimizer_fn=server_optimizer,
+            model_aggregator=factory,
+        )
+    return tff.learning.algorithms.build_fed_sgd(
+        model_fn=model,
+        server_optimizer_fn=server_optimizer,
+        model_aggregator=None if factory is None else tff.aggregators.as_weighted_aggregator(factory),
+    )
+
+
+def _optimizer(spec: OptimizerSpec) -> tff.learning.optimizers.Optimizer:
+    if spec.kind is OptimizerKind.ADAM:
+        return tff.learning.optimizers.build_adam(spec.learning_rate)
+    return tff.learning.optimizers.build_sgdm(spec.learning_rate)

@@ -1,0 +1,85 @@
+"""Importing TFF computations into a TensorFlow graph (spec: plan.md, section 4.1)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+_import_counter = itertools.count()
+
+
+def import_computation(
+    computation: tff.Computation, arguments: Sequence[tf.Tensor] = (), *, name: str, session_token: Optional[tf.Tensor] = None
+) -> list[tf.Tensor]:
+    """Copies a TensorFlow computation into the current default graph.
+
+    Args:
+      computation: a TFF computation that is one block of TensorFlow.
+      arguments: its argument's tensors, flat, in the order of the type; a sequence is given by its variant tensor.
+      name: prefix of the imported nodes.
+      session_token: takes the place of the computation's session token placeholder, if it has one.
+
+    Returns:
+      The result's tensors, flat, in the order of the type.
+    """
+    proto = tff.framework.serialize_computation(computation).tensorflow
+    graph_def = tf.compat.v1.GraphDef.FromString(proto.graph_def.value)
+    parameters = _binding_tensors(proto.parameter) if proto.HasField("parameter") else []
+    if len(parameters) != len(arguments):
+        raise ValueError(f"{name}: {len(arguments)} tensors were given, the computation takes {len(parameters)}")
+    input_map: dict[str, tf.Tensor] = dict(zip(parameters, arguments))
+    if session_token is not None and proto.session_token_tensor_name:
+        input_map[proto.session_token_tensor_name] = session_token
+
+    _isolate_resources(graph_def)
+    if proto.initialize_op:
+        _run_first(graph_def, proto.initialize_op)
+    results = _binding_tensors(proto.result)
+    return tf.graph_util.import_graph_def(
+        graph_def, input_map=_with_control_inputs(input_map), return_elements=results, name=name
+    )
+
+
+def _binding_tensors(binding) -> list[str]:
+    kind = binding.WhichOneof("binding")
+    if kind == "tensor":
+        return [binding.tensor.tensor_name]
+    if kind == "sequence" and binding.sequence.WhichOneof("binding") == "variant_tensor_name":
+        return [binding.sequence.variant_tensor_name]
+    if kind == "struct":
+        return [tensor for element in binding.struct.element for tensor in _binding_tensors(element)]
+    raise ValueError(f"a TFF computation binds a value as {kind}, which cannot be imported into a graph")
+
+
+def _with_control_inputs(input_map: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    # A node of the computation may wait for an argument's placeholder without reading it; that edge must move as well.
+    return {**input_map, **{"^" + source.split(":")[0]: target for source, target in input_map.items()}}
+
+
+def _isolate_resources(graph_def: tf.compat.v1.GraphDef) -> None:
+    # Two imports whose resources share a name would share the resource. An empty name must first become one that stays
+    # legal with a suffix: TensorFlow refuses shared names that begin with an underscore.
+    suffix = f"_import_{next(_import_counter)}"
+    nodes = itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
+    for node in nodes:
+        if "shared_name" in node.attr:
+            shared_name = node.attr["shared_name"].s or b"resource"
+            node.attr["shared_name"].s = shared_name + suffix.encode()
+
+
+def _run_first(graph_def: tf.compat.v1.GraphDef, initialize_op: str) -> None:
+    """Makes every node that the initialiser does not need wait for it, so that tables are filled before they are read."""
+    inputs = {node.name: [name.lstrip("^").split(":")[0] for name in node.input] for node in graph_def.node}
+    needed, pending = set(), [initialize_op.split(":")[0]]
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending.extend(inputs.get(name, []))
+    for node in graph_def.node:
+        if node.name not in needed:
+            node.input.append("^" + initialize_op.split(":")[0])

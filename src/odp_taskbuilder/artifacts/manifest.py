@@ -84,6 +84,11 @@ def digest_file(path: Union[str, os.PathLike]) -> FileDigest:
     return FileDigest(sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode("ascii"), size)
 
 
+def digest_bytes(content: bytes) -> str:
+    """SHA-256 in hex, for an input that is not a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def digest_directory(directory: Union[str, os.PathLike], name: str) -> dict[str, str]:
     """SHA-256 of each regular file below a directory, under `name/<relative path>`; for the inputs of a manifest. Raises OSError."""
     root = pathlib.Path(directory)

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder.model.load import LoadedModel
 from odp_taskbuilder.plan import naming
-from odp_taskbuilder.plan.checkpoint import CheckpointTensor
+from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.plan.importing import import_computation
 
 _TRAINABLE = f"{naming.SERVER}/global_model_weights/trainable/"
 _NON_TRAINABLE = f"{naming.SERVER}/global_model_weights/non_trainable/"
+
+
+def training_checkpoint_writer(initialize: tff.Computation, model: LoadedModel) -> Callable[[pathlib.Path], None]:
+    """A function that writes the initial checkpoint of a training task."""
+
+    def write(path: pathlib.Path) -> None:
+        with initial_state(initialize, model.trainable, model.non_trainable) as tensors, open(path, "wb") as file:
+            write_checkpoint(file, tensors)
+
+    return write
+
+
+def zero_checkpoint_writer(state_type: tff.Type) -> Callable[[pathlib.Path], None]:
+    """A function that writes the initial checkpoint of an evaluation task, which no server reads: zeros of the state's type."""
+
+    def write(path: pathlib.Path) -> None:
+        with open(path, "wb") as file:
+            write_checkpoint(file, zero_state(state_type))
+
+    return write
 
 
 @contextlib.contextmanager
@@ -60,17 +83,17 @@ def zero_state(state_type: tff.Type) -> list[CheckpointTensor]:
     ]
 
 
-def _zeros(leaf: naming.Leaf):
+def _zeros(leaf: naming.Leaf) -> Callable[[], np.ndarray]:
     if leaf.dtype == tf.string:
         return lambda: np.full(leaf.zero_shape, b"", dtype=object)
     return lambda: np.zeros(leaf.zero_shape, leaf.dtype.as_numpy_dtype)
 
 
-def _constant(value: np.ndarray):
+def _constant(value: np.ndarray) -> Callable[[], np.ndarray]:
     return lambda: value
 
 
-def _fetch(session: tf.compat.v1.Session, tensor: tf.Tensor):
+def _fetch(session: tf.compat.v1.Session, tensor: tf.Tensor) -> Callable[[], np.ndarray]:
     return lambda: session.run(tensor)
 
 

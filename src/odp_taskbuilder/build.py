@@ -1,0 +1,198 @@
+"""The pipeline: a saved model and a task config in, artifacts and tasks out.
+
+    result = build("saved_model", "task_config.pbtxt")
+    print(result.directory, result.report)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from typing import Any, Callable, Optional, Union
+
+from google.protobuf import text_format
+
+from odp_taskbuilder import tasks
+from odp_taskbuilder.artifacts import directory, manifest
+from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
+from odp_taskbuilder.config import LoadedConfig, load_config, resolve
+from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
+from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
+from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
+from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+
+Path = Union[str, "os.PathLike[str]"]
+# Names the stage that runs within the block.
+Stage = Callable[[str], contextlib.AbstractContextManager]
+
+DEFAULT_OUTPUT = "odp_artifacts"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """What a build does beside what its config says.
+
+    Attributes:
+      resolve: options that take part in resolving the config.
+      skip_flex_ops_check: build even when phones lack an op of the client graph.
+      artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
+    """
+
+    resolve: ResolveOptions = ResolveOptions()
+    skip_flex_ops_check: bool = False
+    artifact_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltTasks:
+    """Everything that a build computes, before anything is written.
+
+    Attributes:
+      artifacts: plans and checkpoints of each task; checkpoints are computed when they are written.
+      report: the TaskReport.
+      task_group: the tasks.
+      ops: file prefix of a task ("" or "eval_") -> the ops of its client graph.
+      inputs: digests of the model's files and of the config.
+    """
+
+    spec: TaskSpec
+    budget: PrivacyBudget
+    artifacts: ArtifactSet
+    report: task_builder_pb2.TaskReport
+    task_group: task_builder_pb2.TaskGroup
+    ops: dict[str, OpsReport]
+    inputs: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildResult:
+    """A build whose artifacts are in `directory`."""
+
+    built: BuiltTasks
+    directory: pathlib.Path
+    manifest: manifest.Manifest
+
+
+def _unannounced(name: str) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
+def build(
+    saved_model: Path,
+    task_config: Path,
+    output: Path = DEFAULT_OUTPUT,
+    options: BuildOptions = BuildOptions(),
+    *,
+    overwrite: bool = False,
+    stage: Stage = _unannounced,
+) -> BuildResult:
+    """Builds the tasks of a config and writes their artifacts to `output/<population>/`, completely or not at all.
+
+    Args:
+      saved_model: directory that `tff.learning.models.save_functional_model` wrote.
+      task_config: text proto or JSON file, or `-` for standard input.
+      overwrite: replace a destination that is not a former output.
+      stage: called with the name of each stage, whose result is entered while the stage runs.
+
+    Raises:
+      errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then.
+    """
+    loaded = load_config(task_config)
+    spec = resolve(loaded, options.resolve)
+    destination = directory.population_directory(output, spec.population_name)
+    directory.check_destination(destination, overwrite=overwrite)
+    built = build_tasks(saved_model, loaded, options, stage=stage)
+    with stage("writing artifacts"):
+        written = directory.save(
+            built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite
+        )
+    return BuildResult(built, destination, written)
+
+
+def build_tasks(
+    saved_model: Path, task_config: LoadedConfig, options: BuildOptions = BuildOptions(), *, stage: Stage = _unannounced
+) -> BuiltTasks:
+    """Builds the tasks of a config without writing anything.
+
+    Raises:
+      errors.OdpTaskError: as `build`.
+    """
+    spec = resolve(task_config, options.resolve)
+    with stage("privacy accounting"):
+        budget = privacy_budget(spec.privacy)
+    with stage("loading TensorFlow"):
+        # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
+        from odp_taskbuilder.learning import evaluation, preprocessing, training
+        from odp_taskbuilder.model import files, load
+        from odp_taskbuilder.plan import initial_state
+    with stage("loading the model"):
+        loaded_model = load.load_model(saved_model)
+        parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
+    with stage("composing the learning process"):
+        model = training.with_metrics(loaded_model, spec.learning.metrics)
+        process = training.training_process(model, spec, budget)
+        state_type = process.initialize.type_signature.result.member
+
+    group = task_builder_pb2.TaskGroup()
+    ops: dict[str, OpsReport] = {}
+    train_artifacts = eval_artifacts = None
+    if spec.mode.trains:
+        with stage("building the training plan"):
+            plan, ops[""], version = _build_plan(process.next, parser, spec, spec.training.example_selector_uri, options)
+        task = _task(tasks.training_task, spec, spec.training.urls, version, options)
+        group.training_task.CopyFrom(task)
+        write = initial_state.training_checkpoint_writer(process.initialize, loaded_model)
+        train_artifacts = _task_artifacts(plan, write, task)
+    if spec.mode.evaluates:
+        with stage("building the evaluation plan"):
+            computation = evaluation.evaluation_computation(model, state_type)
+            uri = spec.evaluation.rounds.example_selector_uri
+            plan, ops["eval_"], version = _build_plan(computation, parser, spec, uri, options)
+        task = _task(tasks.evaluation_task, spec, spec.evaluation.rounds.urls, version, options)
+        group.eval_task.CopyFrom(task)
+        eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
+
+    report = tasks.task_report(spec, budget)
+    inputs = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+    inputs["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
+    artifacts = ArtifactSet(train_artifacts, eval_artifacts, report_text(report, budget, spec))
+    return BuiltTasks(spec, budget, artifacts, report, group, ops, inputs)
+
+
+def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec: TaskSpec) -> str:
+    """The TaskReport in text format, with what its numbers rest on in comments above it."""
+    sentences = budget.assumptions if spec.mode.trains else ("Evaluation spends no privacy budget that is accounted here.",)
+    comments = "".join(f"# {sentence}\n" for sentence in (*sentences, *spec.notices))
+    return comments + text_format.MessageToString(report)
+
+
+def _build_plan(
+    next_computation: Any, parser: Any, spec: TaskSpec, selector_uri: str, options: BuildOptions
+) -> tuple[Any, OpsReport, Optional[str]]:
+    """Returns the plan, its ops, and the module version they need (None when that was not checked)."""
+    from odp_taskbuilder.plan import builder, client
+    from odp_taskbuilder.proto import plan_pb2
+
+    source = client.DataSource(parser, spec.dataset, plan_pb2.ExampleSelector(collection_uri=selector_uri))
+    plan = builder.build_plan(next_computation, source, spec.form)
+    report = ops_report(plan.client_tflite_graph_bytes)
+    return plan, report, None if options.skip_flex_ops_check else check_ops(report)
+
+
+def _task(fill: Callable, spec: TaskSpec, urls: Any, version: Optional[str], options: BuildOptions) -> task_pb2.Task:
+    if options.artifact_only:
+        return tasks.artifact_only_task(urls, version or "")
+    return fill(spec, version or "0")
+
+
+def _task_artifacts(plan: Any, write_checkpoint: Callable[[pathlib.Path], None], task: task_pb2.Task) -> TaskArtifacts:
+    from odp_taskbuilder.plan import builder
+
+    return TaskArtifacts(
+        plan=plan.SerializeToString(deterministic=True),
+        client_only_plan=builder.client_only_plan(plan).SerializeToString(deterministic=True),
+        write_checkpoint=write_checkpoint,
+        task=text_format.MessageToString(task),
+    )

@@ -1,0 +1,78 @@
+"""Filling in the Task messages and the TaskReport (spec: task_config.md, sections 1.2, 4 and 6)."""
+
+from __future__ import annotations
+
+from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
+from odp_taskbuilder.privacy import PrivacyBudget
+from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+
+# Versions of the device's module are compared as integers.
+_NO_MIN_CLIENT_VERSION = "0"
+_MAX_CLIENT_VERSION = "999999999"
+
+
+def training_task(spec: TaskSpec, min_client_version: str = _NO_MIN_CLIENT_VERSION) -> task_pb2.Task:
+    """The training task as it is sent to a task management server."""
+    task = _task(spec, spec.training, min_client_version)
+    # Both policies are there even when the config has neither.
+    policies = task.info.training_info.eligibility_task_info.eligibility_policies
+    policies.add().min_sep_policy.minimum_separation = spec.eligibility.minimum_separation
+    policies.add().data_availability_policy.min_example_count = spec.eligibility.min_example_count
+    return task
+
+
+def evaluation_task(spec: TaskSpec, min_client_version: str = _NO_MIN_CLIENT_VERSION) -> task_pb2.Task:
+    """The evaluation task. No eligibility policy applies to it."""
+    evaluation = spec.evaluation
+    task = _task(spec, evaluation.rounds, min_client_version)
+    info = task.info.evaluation_info
+    if evaluation.checkpoint_selector.unit == "round":
+        info.check_point_selector.iteration_selector.size = evaluation.checkpoint_selector.every
+    else:
+        info.check_point_selector.duration_selector.hours = evaluation.checkpoint_selector.every
+    info.training_population_name = evaluation.source_training_population
+    info.training_task_id = evaluation.source_training_task_id
+    return task
+
+
+def artifact_only_task(urls: ArtifactUrls, min_client_version: str = "") -> task_pb2.Task:
+    """What artifact-only mode answers for one task: where its artifacts go, and the version its client plan needs."""
+    return task_pb2.Task(
+        client_only_plan_url=[urls.client_plan],
+        server_phase_url=[urls.plan],
+        init_checkpoint_url=[urls.checkpoint],
+        min_client_version=min_client_version,
+    )
+
+
+def _task(spec: TaskSpec, rounds: RoundsSpec, min_client_version: str) -> task_pb2.Task:
+    return task_pb2.Task(
+        population_name=spec.population_name,
+        total_iteration=spec.num_rounds,
+        min_aggregation_size=rounds.report_goal,
+        max_aggregation_size=rounds.max_aggregation_size,
+        min_client_version=min_client_version,
+        max_client_version=_MAX_CLIENT_VERSION,
+        info=task_pb2.TaskInfo(traffic_weight=rounds.traffic_weight),
+    )
+
+
+def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskReport:
+    """What was applied. Without a DP aggregator the report names none, and epsilon is infinite."""
+    report = task_builder_pb2.TaskReport()
+    applied = report.applied_algorithms
+    applied.learning_algo = task_builder_pb2.LearningAlgo.Enum.Value(spec.learning.algorithm.value)
+    applied.client_optimizer = task_builder_pb2.Optimizer.Enum.Value(spec.learning.client_optimizer.kind.value)
+    applied.server_optimizer = task_builder_pb2.Optimizer.Enum.Value(spec.learning.server_optimizer.kind.value)
+    if budget.aggregator is not None:
+        applied.dp_aggregator = task_builder_pb2.DpAggregator.Enum.Value(budget.aggregator.value)
+    report.metric_results.accepted_metrics = ", ".join(spec.learning.metrics)
+    report.metric_results.rejected_metrics = ", ".join(spec.learning.rejected_metrics)
+    if spec.mode.trains:
+        dp = report.dp_hyperparameters
+        dp.dp_delta = budget.delta
+        dp.dp_epsilon = budget.epsilon
+        dp.noise_multiplier = budget.noise_multiplier
+        dp.dp_clip_norm = budget.clip_norm
+        dp.num_training_rounds = budget.rounds
+    return report

@@ -16,10 +16,13 @@ _TENSORFLOW_PROTOS = (
     "tensorflow.core.framework.graph_pb2",
     "tensorflow.core.framework.tensor_pb2",
     "tensorflow.core.framework.types_pb2",
+    "tensorflow.core.protobuf.config_pb2",
     "tensorflow.core.protobuf.saved_model_pb2",
     "tensorflow.core.protobuf.saver_pb2",
     "tensorflow.core.protobuf.struct_pb2",
+    "tensorflow.core.protobuf.tensor_bundle_pb2",
     "tensorflow.core.util.event_pb2",
+    "tensorflow.core.util.saved_tensor_slice_pb2",
 )
 
 

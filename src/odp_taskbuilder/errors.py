@@ -86,14 +86,25 @@ class ConfigError(OdpTaskError):
                 place += f":{problem.column}"
         lines = [f"{place}: {problem.message}"]
         if problem.source_line is not None:
-            lines.append(f"    {problem.source_line}")
+            shown, column = _excerpt(problem.source_line, problem.column or 1)
+            lines.append(f"    {shown}")
             if problem.column is not None:
                 # Tabs of the source line are kept in the margin, so that the caret stands below its character.
-                margin = "".join("\t" if c == "\t" else " " for c in problem.source_line[: problem.column - 1])
+                margin = "".join("\t" if c == "\t" else " " for c in shown[: column - 1])
                 lines.append(f"    {margin}^")
+        if "." in problem.path:  # The name alone is in the message.
+            lines.append(f"    at {problem.path}")
         if problem.suggestion:
             lines.append(f"    {problem.suggestion}")
         return "\n".join(lines)
+
+
+def _excerpt(line: str, column: int, width: int = 120) -> tuple[str, int]:
+    """At most `width` characters of a line around a column, and where that column is in them."""
+    if len(line) <= width:
+        return line, column
+    start = max(0, min(column - 1 - width // 2, len(line) - width))
+    return line[start : start + width], column - start
 
 
 class ModelError(OdpTaskError):

@@ -6,16 +6,21 @@ the texts that they know; it is applied to rules that the existing one lacks as 
 
 from __future__ import annotations
 
+import enum
 import math
+import re
 from collections.abc import Iterable
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config import load, spec
 
 _Number = TypeVar("_Number", int, float)
+_Enum = TypeVar("_Enum", bound=enum.Enum)
+_Default = TypeVar("_Default")
 
-INT64_MAX = 2**63 - 1
+# The task server keeps 64 characters.
+_POPULATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class FieldReader:
@@ -32,13 +37,16 @@ class FieldReader:
         self.notices: list[str] = list(loaded.notices)
 
     def raise_problems(self) -> None:
-        if self._problems:
-            raise errors.ConfigError(self._problems, source=self._loaded.source)
+        """Raises ConfigError if there are any, with those of the text: first those without a place in it, then in reading order."""
+        problems = [*self._loaded.problems, *self._problems]
+        if problems:
+            problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
+            raise errors.ConfigError(problems, source=self._loaded.source)
 
     def raw(self, path: str) -> Any:
-        """The field's value as it is in the proto; proto3's zero value when it is unset."""
-        value = self._loaded.config
-        for name in path.split("."):
+        """The field's value, proto3's zero value when it is unset; the whole config for an empty path."""
+        value = self._loaded.readable
+        for name in filter(None, path.split(".")):
             value = getattr(value, name)
         return value
 
@@ -47,7 +55,8 @@ class FieldReader:
         return path in self._loaded.positions or bool(self.raw(path))
 
     def add_problem(self, path: str, message: str, suggestion: Optional[str] = None) -> None:
-        self._problems.append(self._loaded.problem(path, message, suggestion))
+        if not self._loaded.is_unread(path):
+            self._problems.append(self._loaded.problem(path, message, suggestion))
 
     def bad_value(self, path: str, value: object, rule: str, suggestion: Optional[str] = None) -> None:
         """Notes a violated rule in the words of the existing task builder."""
@@ -79,33 +88,37 @@ class FieldReader:
         self.note_origin(path)
         return value
 
+    def nonnegative(self, path: str, default: _Number = 0) -> _Number:
+        return self.number(path, lambda x: x >= 0, f"{path.rpartition('.')[2]} must be a nonnegative number.", default=default)
+
+    def probability(self, path: str, default: float) -> float:
+        return self.number(path, lambda x: 0 <= x <= 1, f"{path.rpartition('.')[2]} must be a probability.", default=default)
+
     def check_finite(self, paths: Iterable[str]) -> None:
         """Refuses nan and inf in fields that are otherwise not read."""
         for path in paths:
             if not math.isfinite(self.raw(path)):
                 self.bad_value(path, self.raw(path), f"{path.rpartition('.')[2]} must be a finite number.")
 
-    def enum(self, path: str, kind: Any, default: Any) -> Any:
-        """The enumerator of `kind`, an enum.Enum, that `path` holds; `default` when it is unset."""
+    def enum(self, path: str, kind: type[_Enum], default: _Default) -> Union[_Enum, _Default]:
+        """The member of `kind` that `path` holds, or `default` when it is unset or has a number without a name."""
+        block, _, key = path.rpartition(".")
         number = self.raw(path)
-        field = _parent(self._loaded.config, path).DESCRIPTOR.fields_by_name[path.rpartition(".")[2]]
-        value = field.enum_type.values_by_number.get(number)
-        if value is None:
-            key = path.rpartition(".")[2]
-            self.bad_value(path, number, f"{key} must be one of {', '.join(member.name for member in kind)}.")
-            return default
         if number == 0:
             self.origins[path] = spec.Origin.DEFAULT
             return default
+        enum_type = self.raw(block).DESCRIPTOR.fields_by_name[key].enum_type
+        if number not in enum_type.values_by_number:
+            self.bad_value(path, number, f"{key} must be one of {', '.join(member.name for member in kind)}.")
+            return default
         self.note_origin(path)
-        return kind[value.name]
+        return kind[enum_type.values_by_number[number].name]
 
     def text(self, path: str) -> str:
         self.note_origin(path)
         return self.raw(path)
 
-
-def _parent(message: Any, path: str) -> Any:
-    for name in path.split(".")[:-1]:
-        message = getattr(message, name)
-    return message
+    def check_population_name(self, path: str, name: str) -> None:
+        if not _POPULATION_NAME.fullmatch(name):
+            rule = "A population name has 1 to 64 letters, digits, dots, hyphens and underscores, and starts with a letter or digit."
+            self.bad_value(path, name, rule, "The name becomes part of URLs and of object names on the task server.")

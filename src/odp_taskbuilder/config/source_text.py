@@ -1,0 +1,123 @@
+"""The text of a config: decoding, its limits, and positions in it."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import NamedTuple, NoReturn, Optional, Union
+
+from odp_taskbuilder import errors
+
+# A config of the published guide has four thousand bytes.
+MAX_BYTES = 1 << 18
+# A text that is not a config at all would otherwise bring a problem per token.
+MAX_PROBLEMS = 100
+# Beyond this column of a line nothing is shown. JSON without line breaks stays below.
+_MAX_SHOWN_COLUMNS = 4096
+_MAX_MESSAGE = 600
+
+_BYTE_ORDER_MARK = "\ufeff"
+_BLANKS_AND_COMMENTS = re.compile(r"\s+|#[^\n]*")
+_LINE_END = re.compile("\n")
+
+
+class Position(NamedTuple):
+    """A place in the source, counted from 1. Columns count characters."""
+
+    line: int
+    column: int
+
+
+class SourceText:
+    """Decoded text with the name by which messages call it, and the problems found in it."""
+
+    def __init__(self, text: str, name: Optional[str]):
+        self.text = text
+        self.name = name
+        self.problems: list[errors.Problem] = []
+        self._line_starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
+
+    def position(self, offset: int) -> Position:
+        line = bisect.bisect_right(self._line_starts, offset)
+        return Position(line, offset - self._line_starts[line - 1] + 1)
+
+    def line_of(self, offset: int) -> int:
+        return self.position(offset).line
+
+    def shown_line(self, position: Position) -> Optional[str]:
+        """The line at `position`, as far as it is worth showing."""
+        start = self._line_starts[position.line - 1]
+        end = self._line_starts[position.line] if position.line < len(self._line_starts) else len(self.text)
+        if position.column > _MAX_SHOWN_COLUMNS:
+            return None
+        return printable(self.text[start : min(end, start + _MAX_SHOWN_COLUMNS)].rstrip())
+
+    def add_problem(self, offset: int, message: str, suggestion: Optional[str] = None, path: str = "") -> None:
+        """Notes a problem at a character offset. Raises ConfigError with all of them once there are MAX_PROBLEMS."""
+        position = self.position(offset)
+        message, path = presentable(message), presentable(path)
+        line = self.shown_line(position)
+        self.problems.append(errors.Problem(message, path, suggestion, position.line, position.column, line))
+        if len(self.problems) == MAX_PROBLEMS:
+            self.refuse(f"Reading stops after {MAX_PROBLEMS} problems.")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raises ConfigError with the problems so far, in reading order, and why reading ends with them."""
+        problems = sorted(self.problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+        problems.append(errors.Problem(reason))
+        raise errors.ConfigError(problems, source=self.name)
+
+
+def printable(text: str) -> str:
+    """The text with a replacement mark for every character that would steer a terminal or hide its neighbours."""
+    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
+
+
+def presentable(message: str) -> str:
+    """A message that quotes the source, printable and without the middle of very long quotations."""
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[: _MAX_MESSAGE // 2]} ... {message[-_MAX_MESSAGE // 2 :]}"
+    return printable(message)
+
+
+def decode(data: Union[bytes, str], name: Optional[str]) -> tuple[SourceText, list[str]]:
+    """Returns the text and the notices about what was repaired.
+
+    Raises:
+      ConfigError: if the data is too large, not UTF-8, binary, or holds nothing but blanks and comments.
+    """
+    if len(data) > MAX_BYTES:
+        _refuse(
+            name,
+            f"The task config is larger than {MAX_BYTES:,} bytes.",
+            "A task config has a few thousand. Is this the right file?",
+        )
+    text = data if isinstance(data, str) else _decode_utf8(data, name)
+    notices = []
+    if text.startswith(_BYTE_ORDER_MARK):
+        text = text[1:]
+        notices.append("The byte order mark at the start was ignored.")
+    if "\0" in text:
+        _refuse(
+            name,
+            "The task config is not text: it holds a NUL byte.",
+            "Is this the right file? A task config is text proto or JSON.",
+        )
+    if not _BLANKS_AND_COMMENTS.sub("", text):
+        _refuse(name, "The task config is empty.", "`odp-task init` writes one to start from.")
+    return SourceText(text, name), notices
+
+
+def _decode_utf8(data: bytes, name: Optional[str]) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"The task config is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}."
+        is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        advice = "It looks like UTF-16. Save it as UTF-8." if is_utf16 else "Save it as UTF-8. Is this the right file?"
+        _refuse(name, found, advice)
+
+
+def _refuse(name: Optional[str], message: str, suggestion: str) -> NoReturn:
+    raise errors.ConfigError([errors.Problem(message, suggestion=suggestion)], source=name)

@@ -22,7 +22,9 @@ from odp_taskbuilder.cli import output
 _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
     "data": ("data", "Make and describe the data of simulated clients."),
+    "privacy": ("privacy", "Account for the differential privacy of a training task."),
     "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
+    "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
 }
 
 _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"

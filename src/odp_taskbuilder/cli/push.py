@@ -1,0 +1,65 @@
+"""`odp-task push`: create the tasks of an artifact directory at a task management server, and upload the artifacts."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Optional
+
+import click
+
+from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli.network_options import network_options
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.transport.deadline import Network
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
+@click.option("--task_management_server", metavar="URL", help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.")
+@click.option("--impersonate_service_account", metavar="EMAIL", help="Act as this account; localhost needs no authentication.")
+@click.option("--resume", is_flag=True, help="Finish a push that was interrupted; the server is remembered.")
+@click.option("--overwrite", is_flag=True, help="Replace objects that hold something else.")
+@network_options
+@options.json_option
+def command(
+    directory: pathlib.Path,
+    task_management_server: Optional[str],
+    impersonate_service_account: Optional[str],
+    resume: bool,
+    overwrite: bool,
+    network: Network,
+    json_mode: bool,
+) -> None:
+    """Create the tasks that were built in DIR and upload their artifacts.
+
+    The server plan of a task goes last, because servers start nothing without it: a task is complete, or it is not started. Run
+    the same command again after a failure; what is in its place already is not sent again.
+
+    Artifacts that were built with destinations in the config (artifact_building) are only uploaded there; no task is created.
+
+    \b
+    Examples:
+      odp-task push odp_artifacts/digits --task_management_server http://localhost:8082
+      odp-task push --resume odp_artifacts/digits
+    """
+    from odp_taskbuilder.service import auth, push
+
+    pushed = push.push(
+        directory,
+        push.PushOptions(
+            server=task_management_server,
+            login=auth.Login(impersonate_service_account=impersonate_service_account),
+            overwrite=overwrite,
+            resume=resume,
+        ),
+        network,
+        notify=output.note,
+    )
+    if json_mode:
+        output.print_json(
+            {"artifacts": [{"task": p.role, "task_id": p.task_id, "url": p.url, "outcome": p.outcome.value} for p in pushed]}
+        )
+        return
+    for task_id, role in dict.fromkeys((p.task_id, p.role) for p in pushed):
+        click.echo(f"Task {task_id} ({role}) is complete." if task_id else f"The {role} artifacts are in their place.")

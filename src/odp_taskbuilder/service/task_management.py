@@ -1,0 +1,214 @@
+"""The task management server's HTTP interface (spec: http_api.md, section 3).
+
+create-task is not idempotent and takes no request id: a lost answer leaves a task whose id nobody was told. Ids count up from 1 in each
+population, so the largest one is looked up before a task is created; after an unclear answer whatever has appeared beyond it
+tells whether the task exists. Only then is the request sent again.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Optional
+
+import requests
+from google.protobuf import message
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.proto import task_pb2
+from odp_taskbuilder.service import auth, locating
+from odp_taskbuilder.transport import deadline as deadlines
+from odp_taskbuilder.transport import session
+
+PROTOBUF = "application/x-protobuf"
+_ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
+
+# How many tasks of a population are looked at for one that is in the way.
+_LOOK_BACK = 8
+
+# What the server fills in, or takes from elsewhere; the rest of a task tells whether it is the one that was sent.
+_SERVER_FIELDS = (
+    "population_name",
+    "task_id",
+    "status",
+    "created_time",
+    "started_time",
+    "stop_time",
+    "correlation_id",
+    "client_only_plan_url",
+    "server_phase_url",
+    "init_checkpoint_url",
+    "metrics_url",
+)
+
+
+class TaskManagementClient:
+    """Creates tasks of one population, and looks at them."""
+
+    def __init__(
+        self,
+        server: str,
+        population: str,
+        login: auth.Login,
+        http: requests.Session,
+        network: deadlines.Network,
+        deadline: deadlines.Deadline,
+    ):
+        self.base_url = locating.without_slash(server)
+        self._audience = server
+        self.population = population
+        self._login = login
+        self._http = http
+        self._network = network
+        self._deadline = deadline
+
+    def largest_task_id(self) -> int:
+        """The largest task id of the population, 0 if it has no task. Asks about twice as often as the number has binary digits.
+
+        Raises:
+          errors.StorageError, errors.TaskServerError: see `get_task`.
+        """
+        absent = 1
+        while self.get_task(absent) is not None:
+            absent *= 2
+        present = absent // 2
+        while absent - present > 1:
+            middle = (absent + present) // 2
+            if self.get_task(middle) is not None:
+                present = middle
+            else:
+                absent = middle
+        return present
+
+    def get_task(self, task_id: int) -> Optional[task_pb2.Task]:
+        """Returns a task with its upload URLs; None if there is no such task.
+
+        Raises:
+          errors.StorageError: the server cannot be reached, or gives no usable answer.
+          errors.TaskServerError: the server refuses.
+        """
+        url = self._url(f"/tasks/{task_id}:get")
+        purpose = f"look at task {task_id} of population {self.population}"
+
+        def attempt() -> Optional[task_pb2.Task]:
+            answer = self._exchange("GET", url, None)
+            return None if answer.status == 404 else _parse(task_pb2.GetTaskByIdResponse, answer, url)
+
+        try:
+            return deadlines.repeat(attempt, _is_transient, self._network, self._deadline)
+        except _Failure as failure:
+            raise failure.as_error(f"Cannot {purpose}") from None
+
+    def create_task(self, task: task_pb2.Task, largest_id: int) -> task_pb2.Task:
+        """Creates a task and returns it as the server stored it, with its id and its upload URLs.
+
+        Args:
+          largest_id: what `largest_task_id` said before the first attempt to create this task, in this process or an earlier one.
+
+        Raises:
+          errors.TaskServerError: the server refused; there is no such task.
+          errors.StorageError: it is not known whether the server created the task.
+        """
+        url = self._url(":create-task")
+        request = task_pb2.CreateTaskRequest(task=task).SerializeToString()
+        unclear = False
+
+        def attempt() -> task_pb2.Task:
+            nonlocal unclear
+            try:
+                return _parse(task_pb2.CreateTaskResponse, self._exchange("POST", url, request), url)
+            except _Failure as failure:
+                unclear = unclear or failure.may_have_worked
+                found = self.find_task_after(largest_id, task) if unclear else None
+                if found is not None:
+                    return found
+                self._refuse_second_active_task(task, largest_id)
+                raise
+
+        try:
+            return deadlines.repeat(attempt, _is_transient, self._network, self._deadline)
+        except _Failure as failure:
+            failure.may_have_worked = unclear
+            raise failure.as_error("Failed to create tasks by task management service") from None
+
+    def find_task_after(self, largest_id: int, task: task_pb2.Task) -> Optional[task_pb2.Task]:
+        """Returns the active task that equals `task` among those with ids beyond `largest_id`; None if there is none.
+
+        Raises:
+          errors.StorageError, errors.TaskServerError: see `get_task`.
+        """
+        task_id = largest_id + 1
+        while (stored := self.get_task(task_id)) is not None:
+            if stored.status in _ACTIVE and _is_same(stored, task):
+                return stored
+            task_id += 1
+        return None
+
+    def _refuse_second_active_task(self, task: task_pb2.Task, largest_id: int) -> None:
+        """Raises if that is the likely reason of a refusal, which the server gives as an internal error."""
+        for task_id in range(largest_id, max(0, largest_id - _LOOK_BACK), -1):
+            other = self.get_task(task_id)
+            if other is not None and other.status in _ACTIVE and other.info.WhichOneof("info") == task.info.WhichOneof("info"):
+                status = task_pb2.TaskStatus.Enum.Name(other.status)
+                raise errors.TaskServerError(
+                    f"Failed to create tasks by task management service: population {self.population} has task {task_id} of the same "
+                    f"kind, which is {status}; at most one may be active.",
+                    next_step="Wait until that task has ended, finish it if its upload was interrupted, or use another population.",
+                )
+
+    def _url(self, rest: str) -> str:
+        return f"{self.base_url}/taskmanagement/v1/population/{urllib.parse.quote(self.population, safe='')}{rest}"
+
+    def _exchange(self, method: str, url: str, body: Optional[bytes]) -> session.Answer:
+        headers = {"Content-Type": PROTOBUF}
+        headers.update(auth.headers(self._login, self.base_url, self._audience, self._http))
+        try:
+            return session.exchange(self._http, method, url, headers=headers, body=body)
+        except session.NoAnswer as error:
+            raise _Failure(f"Fail to connect: {url} ({error})", may_have_worked=error.sent, is_transient=True) from None
+
+
+class _Failure(Exception):
+    """A request without a usable answer.
+
+    Attributes:
+      may_have_worked: the server may have done what was asked.
+      is_transient: it is worth asking again.
+    """
+
+    def __init__(self, text: str, *, may_have_worked: bool, is_transient: bool):
+        super().__init__(text)
+        self.may_have_worked = may_have_worked
+        self.is_transient = is_transient
+
+    def as_error(self, what_failed: str) -> errors.OdpTaskError:
+        if self.may_have_worked or self.is_transient:
+            return errors.StorageError(f"{what_failed}: {self}", next_step="Check the server and the connection, then run the command again.")
+        return errors.TaskServerError(f"{what_failed}: {self}")
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, _Failure) and error.is_transient
+
+
+def _parse(response_type: type, answer: session.Answer, url: str) -> task_pb2.Task:
+    if not answer.ok:
+        # A gateway may give up on a request that goes on behind it; one that finds a request wrong has not passed it on.
+        passing = answer.status in session.TRANSIENT_STATUSES
+        raise _Failure(f"{answer} ({url})", may_have_worked=passing, is_transient=passing)
+    try:
+        task = response_type.FromString(answer.body).task
+    except message.DecodeError:
+        task = None
+    if task is None or task.task_id <= 0:
+        raise _Failure(f"Server returned unreadable response. ({url})", may_have_worked=True, is_transient=True)
+    return task
+
+
+def _is_same(stored: task_pb2.Task, sent: task_pb2.Task) -> bool:
+    ours, theirs = task_pb2.Task(), task_pb2.Task()
+    ours.CopyFrom(sent)
+    theirs.CopyFrom(stored)
+    for field in _SERVER_FIELDS:
+        ours.ClearField(field)
+        theirs.ClearField(field)
+    return ours == theirs

@@ -1,12 +1,13 @@
 """Executing a ClientOnlyPlan as a device does: the plan's own flatbuffer in TensorFlow Lite's stock interpreter.
 
 Devices link a kernel for ExternalDataset, the op that yields their examples; TensorFlow's wheel does not. That one node is replaced
-by a TFRecordDataset, so that the data token becomes the path of a TFRecord file of serialized `tf.train.Example`s (spec: plan.md,
+by a TFRecordDataset (and its options), so that the data token becomes the path of a TFRecord file of serialized `tf.train.Example`s (spec: plan.md,
 section 12.3). Everything else runs as it would be deployed.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import pathlib
 from typing import Any, Union
@@ -15,7 +16,7 @@ import flatbuffers
 import numpy as np
 import tensorflow as tf
 from flatbuffers import flexbuffers
-from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.framework import dataset_options_pb2, node_def_pb2, types_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
 from odp_taskbuilder import errors
@@ -115,14 +116,23 @@ def _with_tfrecord_source(tflite_graph: bytes) -> bytes:
         raise errors.ArtifactError("The client plan's graph has no ExternalDataset: it cannot read a device's examples.")
     code = codes.index(_EXTERNAL_DATASET)
     model.operatorCodes[code].customCode = b"FlexTFRecordDataset"
+    options_code = _add_flex_op(model, model.operatorCodes[code], b"FlexOptionsDataset")
     for subgraph in model.subgraphs:
-        for operator in subgraph.operators:
+        for position, operator in enumerate(subgraph.operators):
             if operator.opcodeIndex == code:
-                token = operator.inputs[0]
                 compression = _add_constant(model, subgraph, schema.TensorType.STRING, _EMPTY_STRING)
                 buffer_size = _add_constant(model, subgraph, schema.TensorType.INT64, np.array([_READ_BUFFER_BYTES], np.int64))
-                operator.inputs = np.array([token, compression, buffer_size], np.int32)
-                operator.customOptions = _tfrecord_options()
+                options = copy.copy(operator)
+                subgraph.tensors.append(copy.copy(subgraph.tensors[operator.outputs[0]]))
+                records = len(subgraph.tensors) - 1
+                operator.inputs = np.array([operator.inputs[0], compression, buffer_size], np.int32)
+                operator.outputs = np.array([records], np.int32)
+                operator.customOptions = _custom_options(_tfrecord_node())
+                options.opcodeIndex = options_code
+                options.inputs = np.array([records], np.int32)
+                options.customOptions = _custom_options(_options_node())
+                subgraph.operators.insert(position + 1, options)
+                break
     builder = flatbuffers.Builder(len(tflite_graph))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -141,11 +151,36 @@ def _add_constant(model: Any, subgraph: Any, dtype: int, content: np.ndarray) ->
     return len(subgraph.tensors) - 1
 
 
-def _tfrecord_options() -> np.ndarray:
+def _add_flex_op(model: Any, like: Any, name: bytes) -> int:
+    code = copy.copy(like)
+    code.customCode = name
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _tfrecord_node() -> node_def_pb2.NodeDef:
     node_def = node_def_pb2.NodeDef(op="TFRecordDataset", input=["", "", ""])
     node_def.attr["metadata"].s = b""
+    return node_def
+
+
+def _options_node() -> node_def_pb2.NodeDef:
+    """Switches tf.data's rewriting of the pipeline off: on a handful of examples it costs more than it saves, a third of a whole run."""
+    options = dataset_options_pb2.Options()
+    options.optimization_options.apply_default_optimizations = False
+    options.autotune_options.enabled = False
+    node_def = node_def_pb2.NodeDef(op="OptionsDataset", input=[""])
+    node_def.attr["serialized_options"].s = options.SerializeToString()
+    node_def.attr["output_types"].list.type.append(types_pb2.DT_STRING)
+    node_def.attr["output_shapes"].list.shape.add()
+    node_def.attr["metadata"].s = b""
+    return node_def
+
+
+def _custom_options(node_def: node_def_pb2.NodeDef) -> np.ndarray:
+    """What a flex operator carries: the op's name and its NodeDef."""
     builder = flexbuffers.Builder()
     with builder.Vector():
-        builder.String("TFRecordDataset")
+        builder.String(node_def.op)
         builder.String(node_def.SerializeToString().decode())
     return np.frombuffer(bytes(builder.Finish()), np.uint8)

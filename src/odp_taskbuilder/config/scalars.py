@@ -35,7 +35,7 @@ def assign(message: Message, field: FieldDescriptor, scalar: syntax.Scalar, *, i
             json_format.ParseDict({field.name: json.loads(scalar.text)}, message)
         else:
             text_format.Merge(f"{field.name}: {scalar.text}", message)
-    except (json_format.ParseError, text_format.ParseError, ValueError):
+    except (json_format.ParseError, text_format.ParseError, ValueError, OverflowError):
         return _explain(field, scalar, is_json)
     return None
 

@@ -8,11 +8,13 @@ from typing import Optional
 import click
 
 from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
+from odp_taskbuilder.transport.deadline import Network
 
 _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 
@@ -30,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 @click.option("--csv", "csv_file", type=_FILE, help="Write one line per run and round.")
 @click.option("--logdir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Write TensorBoard summaries.")
 @options.json_option
+@network_options
 def command(
     sources: tuple[str, ...],
     population: Optional[str],
@@ -39,6 +42,7 @@ def command(
     csv_file: Optional[pathlib.Path],
     logdir: Optional[pathlib.Path],
     json_mode: bool,
+    network: Network,
 ) -> None:
     """Show the metrics that a task server or a simulation wrote.
 
@@ -49,7 +53,7 @@ def command(
       odp-task metrics runs/plain runs/private --metric loss --metric 'eval/*'
       odp-task metrics gs://fcp-prod-m-0 --population digits --csv digits.csv
     """
-    runs = read_runs(sources, TaskFilter(population, task_id))
+    runs = read_runs(sources, TaskFilter(population, task_id), network)
     if patterns:
         runs = [run.only(patterns) for run in runs]
     if plot_file is not None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, Optional
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, stores
 from odp_taskbuilder.metrics.run import Run, parse_metrics
+from odp_taskbuilder.transport import deadline as deadlines
 
 # {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects below the bucket's own name.
 _METRICS_FILE = re.compile(r"(?:^|/)(?P<population>[^/]+)/(?P<task>[0-9]+)/(?P<round>[0-9]+)/s/0/metrics$")
+# A metrics file holds some twenty numbers. A bucket holds a few objects per round.
+_MAX_METRICS_BYTES = 1 << 20
+_LIMITS = stores.TreeLimits(max_files=1_000_000, max_bytes=1 << 60)
+_PATIENT = deadlines.Network()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +37,12 @@ class _Task:
     task_id: int
 
 
-def read_runs(sources: Sequence[str], wanted: TaskFilter) -> list[Run]:
+def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Network = _PATIENT) -> list[Run]:
     """Reads the metrics of every task in several places.
 
     Args:
-      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read, too.
+      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read, too. In a bucket
+        a population to look for saves listing all others.
 
     Returns:
       One run per task, ordered by source as given, then by population and task id; named by what tells them apart.
@@ -48,7 +54,7 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter) -> list[Run]:
     rounds: dict[_Task, dict[int, dict[str, float]]] = {}
     for source in dict.fromkeys(sources):
         found = collections.defaultdict(dict)
-        for name, read in _files(source):
+        for name, read in _files(source, wanted, network):
             match = _METRICS_FILE.search(name)
             if match and wanted.population in (None, match["population"]) and wanted.task_id in (None, int(match["task"])):
                 found[_Task(source, match["population"], int(match["task"]))][int(match["round"])] = _parsed(name, read())
@@ -62,15 +68,28 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter) -> list[Run]:
     return [Run(names[task], values) for task, values in rounds.items()]
 
 
-def _files(source: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yields name and reader of every file or object that may be one of metrics."""
-    root = pathlib.Path(source)
-    if not root.is_dir():
-        raise errors.StorageError(f"Cannot read metrics: there is no directory {source}.")
-    for directory, _, names in os.walk(root.resolve()):
-        if "metrics" in names:
-            path = pathlib.Path(directory, "metrics")
-            yield path.as_posix(), path.read_bytes
+def _files(source: str, wanted: TaskFilter, network: deadlines.Network) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields URL and reader of the files that may be metrics."""
+    deadline = deadlines.Deadline(network.deadline)
+    store = stores.open_store(source, network, deadline)
+    for tree in _trees(source, wanted):
+        listed = deadlines.call_within(deadline, functools.partial(store.list, tree, _LIMITS))
+        for stored in listed.values():
+            if stored.url.endswith("/metrics"):
+                read = functools.partial(store.read, stored.url, _MAX_METRICS_BYTES)
+                yield stored.url, functools.partial(deadlines.call_within, deadline, read)
+
+
+def _trees(source: str, wanted: TaskFilter) -> list[str]:
+    """What to list of a source."""
+    if not source.startswith("gs://"):
+        # The directories above a relative path may be part of the layout.
+        return [os.path.abspath(source)]
+    if wanted.population is None:
+        return [source]
+    root = source.rstrip("/")
+    bucket = root[len("gs://") :].partition("/")[0]
+    return [f"{root}/{wanted.population}", f"{root}/{bucket}/{wanted.population}"]
 
 
 def _parsed(name: str, content: bytes) -> dict[str, float]:

@@ -1,5 +1,15 @@
 """Differential privacy of a task: accounting, calibration, and what the numbers assume."""
 
-from odp_taskbuilder.privacy.budget import PrivacyBudget, mechanism_of, privacy_budget, smallest_noise
+from odp_taskbuilder.privacy.budget import PrivacyBudget, mechanism_of, privacy_budget, problems_of, smallest_noise
+from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve, epsilon_curve
 
-__all__ = ["PrivacyBudget", "mechanism_of", "privacy_budget", "smallest_noise"]
+__all__ = [
+    "CurveVariable",
+    "PrivacyBudget",
+    "PrivacyCurve",
+    "epsilon_curve",
+    "mechanism_of",
+    "privacy_budget",
+    "problems_of",
+    "smallest_noise",
+]

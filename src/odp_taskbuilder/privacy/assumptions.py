@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, PrivacySpec
+from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.privacy.tree import max_contributions
 
 # Rounds smaller than this release metrics that say much about single clients.
@@ -27,10 +28,11 @@ def assumptions(spec: PrivacySpec, noise_multiplier: float, epsilon: float, cali
 
 
 def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
+    shown = f"{rounded_up(epsilon):.7g}"
     if epsilon > spec.target_epsilon:
-        return f"The target is exceeded: epsilon is {epsilon:.7g}, the limit {spec.target_epsilon:.7g}; it passed because the DP check is skipped."
+        return f"The target is exceeded: epsilon is {shown}, the limit {spec.target_epsilon:.7g}; only skip_dp_check lets such a task pass."
     how = "the noise was calibrated to it" if calibrated else "with the configured noise"
-    return f"The target is met: epsilon is at most {epsilon:.7g}, the limit {spec.target_epsilon:.7g}; {how}."
+    return f"The target is met: epsilon is at most {shown}, the limit {spec.target_epsilon:.7g}; {how}."
 
 
 def _sampling(spec: PrivacySpec) -> list[str]:

@@ -11,6 +11,7 @@ from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian
+from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.privacy.tree import TreeAggregation, max_contributions
 
 # Where the values of a PrivacySpec stand in a task config.
@@ -21,6 +22,10 @@ _CONFIG_PATHS = {
     "rounds": "policies.model_release_policy.num_max_training_rounds",
     "report_goal": "federated_learning.learning_process.runtime_config.report_goal",
     "minimum_separation": "policies.min_separation_policy.minimum_separation",
+}
+_FIXED_SIBLING = {
+    DpAggregator.ADAPTIVE_GAUSSIAN: DpAggregator.FIXED_GAUSSIAN,
+    DpAggregator.ADAPTIVE_TREE: DpAggregator.TREE_AGGREGATION,
 }
 _NOT_PRIVATE_ENOUGH = "[Invalid task config]: differential_privacy setup is not private enough to pass DP accounting check."
 
@@ -72,12 +77,12 @@ def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:
     mechanism = mechanism_of(spec)
     if spec.noise_multiplier is None:
         found = smallest_noise(spec)
+        _check_clip_can_adapt(spec, found.noise_multiplier)
     else:
+        _check_clip_can_adapt(spec, spec.noise_multiplier)
         found = Calibration(spec.noise_multiplier, mechanism.epsilon(spec.noise_multiplier))
         if found.epsilon > spec.target_epsilon and not spec.skip_check:
             raise _not_private_enough(spec, found)
-    if spec.aggregator.is_adaptive and not _clip_can_adapt(found.noise_multiplier, spec.report_goal):
-        raise _clip_cannot_adapt(spec, found)
     sentences = assumptions(spec, found.noise_multiplier, found.epsilon, calibrated=spec.noise_multiplier is None)
     return _budget(spec, found, mechanism.accountant, sentences)
 
@@ -88,7 +93,9 @@ def mechanism_of(spec: PrivacySpec) -> Union[SampledGaussian, TreeAggregation]:
     Raises:
       ConfigError: a value is out of range.
     """
-    _check(spec)
+    problems = problems_of(spec)
+    if problems:
+        raise errors.ConfigError(problems)
     if spec.aggregator.is_tree:
         return TreeAggregation(spec.rounds, max_contributions(spec.rounds, spec.minimum_separation), spec.delta)
     return SampledGaussian(spec.report_goal / spec.population, spec.rounds, spec.delta)
@@ -134,20 +141,28 @@ def _budget(spec: PrivacySpec, found: Calibration, accountant: str, sentences: t
 def _not_private_enough(spec: PrivacySpec, found: Calibration) -> errors.PrivacyBudgetError:
     noise = smallest_noise(spec).noise_multiplier
     return errors.PrivacyBudgetError(
-        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {found.noise_multiplier:.7g} spends epsilon {found.epsilon:.7g}; the limit is "
+        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {found.noise_multiplier:.7g} spends epsilon {rounded_up(found.epsilon):.7g}; the limit is "
         f"dp_target_epsilon {spec.target_epsilon:.7g}, at delta {spec.delta:.7g}.",
-        next_step=f"State noise_multiplier {_rounded_up(noise)!r} or more, or leave it out to have it calibrated.",
+        next_step=f"State noise_multiplier {rounded_up(noise, digits=4):g} or more, or leave it out to have it calibrated.",
     )
 
 
-def _rounded_up(value: float, digits: int = 4) -> float:
-    """The value with so many significant digits, not below it.
-
-    >>> _rounded_up(0.222001), _rounded_up(18.0)
-    (0.2221, 18.0)
-    """
-    scale = 10 ** (digits - 1 - math.floor(math.log10(value)))
-    return math.ceil(value * scale) / scale
+def _check_clip_can_adapt(spec: PrivacySpec, noise_multiplier: float) -> None:
+    """Refuses an adaptive clip that TFF would refuse, with the report goal that it would take."""
+    if not spec.aggregator.is_adaptive or _clip_can_adapt(noise_multiplier, spec.report_goal):
+        return
+    enough, noise = spec, noise_multiplier
+    while not _clip_can_adapt(noise, enough.report_goal):
+        enough = dataclasses.replace(enough, report_goal=math.floor(10 * noise) + 1)
+        if spec.noise_multiplier is None and not spec.aggregator.is_tree:  # More clients per round need more noise.
+            noise = smallest_noise(enough).noise_multiplier
+    how = "calibrated" if spec.noise_multiplier is None else "configured"
+    raise _config_error(
+        "noise_multiplier",
+        f"{spec.aggregator.value} needs noise_multiplier < 0.1 * report_goal, which is {0.1 * spec.report_goal:.7g} with report_goal "
+        f"{spec.report_goal}; the {how} noise is {noise_multiplier:.7g}.",
+        f"State report_goal {enough.report_goal} or more, or use {_FIXED_SIBLING[spec.aggregator].value}, which has no such limit.",
+    )
 
 
 def _clip_can_adapt(noise_multiplier: float, report_goal: int) -> bool:
@@ -155,30 +170,8 @@ def _clip_can_adapt(noise_multiplier: float, report_goal: int) -> bool:
     return noise_multiplier < 2 * (0.05 * report_goal)
 
 
-def _clip_cannot_adapt(spec: PrivacySpec, found: Calibration) -> errors.ConfigError:
-    enough = spec
-    noise = found.noise_multiplier
-    while not _clip_can_adapt(noise, enough.report_goal):
-        enough = dataclasses.replace(enough, report_goal=math.floor(10 * noise) + 1)
-        if spec.noise_multiplier is None and not spec.aggregator.is_tree:  # More clients per round need more noise.
-            noise = smallest_noise(enough).noise_multiplier
-    how = "calibrated" if spec.noise_multiplier is None else "configured"
-    return _config_error(
-        "noise_multiplier",
-        f"{spec.aggregator.value} needs noise_multiplier < 0.1 * report_goal, which is {0.1 * spec.report_goal:.7g} with report_goal "
-        f"{spec.report_goal}; the {how} noise is {found.noise_multiplier:.7g}.",
-        f"State report_goal {enough.report_goal} or more, or use {_FIXED_SIBLING[spec.aggregator].value}, which has no such limit.",
-    )
-
-
-_FIXED_SIBLING = {
-    DpAggregator.ADAPTIVE_GAUSSIAN: DpAggregator.FIXED_GAUSSIAN,
-    DpAggregator.ADAPTIVE_TREE: DpAggregator.TREE_AGGREGATION,
-}
-
-
-def _check(spec: PrivacySpec) -> None:
-    """Raises ConfigError with every value that accounting cannot use."""
+def problems_of(spec: PrivacySpec) -> list[errors.Problem]:
+    """Every value of a spec that accounting cannot use. A spec that config.resolve made has at most the last of them."""
     problems = []
 
     def require(holds: bool, name: str, rule: str, suggestion: Optional[str] = None) -> None:
@@ -186,30 +179,30 @@ def _check(spec: PrivacySpec) -> None:
             message = f"{name} must be {rule}, found {getattr(spec, name)!r}."
             problems.append(errors.Problem(message, path=_CONFIG_PATHS.get(name, name), suggestion=suggestion))
 
-    noise = spec.noise_multiplier
-    require(noise is None or 0 < noise < math.inf, "noise_multiplier", "a positive number, or unset to calibrate it")
-    require(0 < spec.target_epsilon < math.inf, "target_epsilon", "a positive number")
-    require(
-        spec.rounds >= 1, "rounds", "at least 1", "A task without rounds trains nothing, so there is nothing to account for."
-    )
-    require(spec.report_goal >= 1, "report_goal", "at least 1")
-    require(spec.minimum_separation >= 0, "minimum_separation", "at least 0")
-    require(spec.population >= 1, "population", "at least 1")
     # NaN fails every comparison, and so every requirement.
-    require(
-        0 < spec.delta <= 1 / max(spec.population, 1),
-        "delta",
-        f"above 0 and at most 1 / population = {1 / max(spec.population, 1):.7g}",
-    )
-    if not spec.aggregator.is_tree:
+    noise = spec.noise_multiplier
+    require(noise is None or 1e-30 <= noise <= 1e30, "noise_multiplier", "between 1e-30 and 1e30, or unset to calibrate it")
+    require(0 < spec.target_epsilon < math.inf, "target_epsilon", "a positive number")
+    require(1 <= spec.rounds < 2**63, "rounds", "at least 1", "Without rounds nothing is trained, and nothing to account for.")
+    require(1 <= spec.report_goal < 2**63, "report_goal", "at least 1")
+    require(0 <= spec.minimum_separation < 2**63, "minimum_separation", "at least 0")
+    require(1 <= spec.population < 2**63, "population", "at least 1")
+    require(1e-14 <= spec.delta < 1, "delta", "between 1e-14, below which accounting in floating point does not resolve, and 1")
+    if not problems:
+        largest_delta = 1 / spec.population
         require(
-            spec.report_goal <= spec.population,
-            "report_goal",
-            f"at most the population of {spec.population:,} devices",
-            "If the population is larger, state it with --population.",
+            spec.delta <= largest_delta,
+            "delta",
+            f"at most 1 / population, which is {largest_delta:.7g}",
+            f"If the real population is {math.floor(1 / spec.delta):,} devices or fewer, state it with --population; else lower delta.",
         )
-    if problems:
-        raise errors.ConfigError(problems)
+        require(
+            spec.aggregator.is_tree or spec.report_goal <= spec.population,
+            "report_goal",
+            f"at most the population, which is {spec.population:,}",
+            "If the real population is larger, state it with --population; else lower the report goal.",
+        )
+    return problems
 
 
 def _config_error(name: str, message: str, suggestion: str) -> errors.ConfigError:

@@ -1,0 +1,74 @@
+"""A curve of epsilon as a figure."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve
+
+_AXIS_LABELS = {
+    CurveVariable.ROUNDS: "training rounds",
+    CurveVariable.NOISE: "noise multiplier (standard deviation of the noise / clip norm)",
+    CurveVariable.REPORT_GOAL: "report goal (clients per round)",
+}
+# A curve that spans more than this ratio is drawn over a logarithmic epsilon.
+_WIDE = 50
+
+
+def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
+    """Writes the curve with its target line. The suffix of the path decides the format.
+
+    Raises:
+      UsageError: matplotlib does not know the format.
+      StorageError: the file cannot be written.
+    """
+    # Imported here: it takes most of a second, and a table needs none of it.
+    from matplotlib import figure, ticker
+
+    spec = curve.spec
+    canvas = figure.Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = canvas.subplots()
+    finite = [point for point in curve.points if math.isfinite(point.epsilon)]
+    axes.plot([p.value for p in finite], [p.epsilon for p in finite], marker="o", markersize=3.5, label="epsilon (upper bound)")
+    axes.axhline(spec.target_epsilon, color="C3", linestyle="--", label=f"target epsilon {spec.target_epsilon:g}")
+    axes.set_xscale("log")
+    logarithmic = [axes.xaxis]
+    positive = [point.epsilon for point in finite if point.epsilon > 0]
+    if positive and max(positive) > _WIDE * min(positive):
+        axes.set_yscale("log")
+        logarithmic.append(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
+    for axis in logarithmic:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
+    axes.set_xlabel(_AXIS_LABELS[curve.variable])
+    axes.set_ylabel("epsilon of the whole training (no unit)")
+    axes.set_title(
+        f"{spec.aggregator.value}: {_fixed_values(curve)}\ndelta {spec.delta:.4g}, population {spec.population:,}", fontsize=10
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    try:
+        canvas.savefig(path, dpi=130)
+    except ValueError as error:
+        raise errors.UsageError(f"Cannot plot to {path}: {error}.") from error
+    except OSError as error:
+        raise errors.StorageError(f"Cannot write {path}: {error.strerror}") from error
+
+
+def _fixed_values(curve: PrivacyCurve) -> str:
+    spec = curve.spec
+    values = []
+    if curve.variable is not CurveVariable.NOISE:
+        values.append(f"noise multiplier {spec.noise_multiplier:.4g}")
+    if curve.variable is not CurveVariable.ROUNDS:
+        values.append(f"{spec.rounds:,} rounds")
+    if spec.aggregator.is_tree:
+        values.append(f"minimum separation {spec.minimum_separation:,}")
+    elif curve.variable is not CurveVariable.REPORT_GOAL:
+        values.append(f"report goal {spec.report_goal:,}")
+    return ", ".join(values)

@@ -111,13 +111,16 @@ def test_impossible_requests_write_nothing(arguments, message, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["all.tfrecord"]
 
 
-def test_an_existing_output_is_left_alone(tmp_path):
+def test_an_existing_output_is_replaced_on_request_only(tmp_path):
     tfrecord.write_records(tmp_path / "all.tfrecord", [examples.encode({"y": np.array([1])})] * 4)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
-    with pytest.raises(errors.UsageError, match="exists already"):
-        partition_dataset(str(tmp_path / "all.tfrecord"), tmp_path / "out", strategy="iid", num_clients=2)
+    arguments = {"strategy": "iid", "num_clients": 2}
+    with pytest.raises(errors.StorageError, match="holds files that are not a former output"):
+        partition_dataset(str(tmp_path / "all.tfrecord"), tmp_path / "out", **arguments)
     assert (tmp_path / "out" / "mine").read_text() == "kept"
+    partition_dataset(str(tmp_path / "all.tfrecord"), tmp_path / "out", **arguments, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["client_0.tfrecord", "client_1.tfrecord"]
 
 
 def test_description_counts_what_is_there(tmp_path):

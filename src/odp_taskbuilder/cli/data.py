@@ -26,7 +26,7 @@ def command() -> None:
     "output_dir",
     required=True,
     type=click.Path(path_type=pathlib.Path),
-    help="Directory to write; it must not exist.",
+    help="Directory to make.",
 )
 @click.option(
     "--strategy", type=click.Choice(STRATEGIES), default="iid", show_default=True, help="How examples are dealt to clients."
@@ -47,6 +47,7 @@ def command() -> None:
     default=0.0,
     help="Share of each client's examples held out.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace an output directory that is not empty.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @options.json_option
 def partition_command(
@@ -58,6 +59,7 @@ def partition_command(
     alpha: float,
     column: Optional[str],
     test_fraction: float,
+    overwrite: bool,
     seed: int,
     json_mode: bool,
 ) -> None:
@@ -80,6 +82,7 @@ def partition_command(
         column=column,
         test_fraction=test_fraction,
         seed=seed,
+        overwrite=overwrite,
     )
     if json_mode:
         output.print_json([dataclasses.asdict(description) for description in parts.values()])

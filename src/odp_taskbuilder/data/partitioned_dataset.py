@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Optional
 
 import numpy as np
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import directory
 from odp_taskbuilder.data import partition, tfrecord
 from odp_taskbuilder.data.describe import DataDescription, describe
 from odp_taskbuilder.data.partition import Assignment
@@ -31,6 +30,7 @@ def partition_dataset(
     column: Optional[str] = None,
     test_fraction: float = 0.0,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> dict[str, DataDescription]:
     """Deals a dataset over clients and writes it.
 
@@ -40,18 +40,20 @@ def partition_dataset(
       strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha`; `column` makes one client of every
         value of `column`.
       test_fraction: share of each client's examples that goes to `test`.
+      overwrite: replace an output that is not empty.
 
     Returns:
       What was written, by part; the name of the part is empty without a test fraction.
 
     Raises:
-      UsageError: the source does not fit, the output exists, or the strategy lacks what it needs.
-      StorageError: reading or writing failed; no output is left.
+      UsageError: the source does not fit, or the strategy lacks what it needs.
+      StorageError: reading or writing failed, or the output holds other files; nothing was written then.
     """
     if strategy == "column" and column is None:
         raise errors.UsageError("Strategy `column` needs the column that names the client.", next_step="Add --column NAME.")
     if strategy != "column" and num_clients is None:
         raise errors.UsageError(f"Strategy `{strategy}` needs the number of clients.", next_step="Add --clients K.")
+    directory.check_destination(output, overwrite=overwrite)
     pool = load_pool(source, group_column=column)
     rng = np.random.default_rng(seed)
     if strategy == "iid":
@@ -65,36 +67,22 @@ def partition_dataset(
         parts = {"train": train, "test": test}
     else:
         parts = {"": assignment}
-    write_partition(pool, parts, output)
+    write_partition(pool, parts, output, overwrite=overwrite)
     return {part: describe(TfRecordDirectory(output / part), label) for part in parts}
 
 
-def write_partition(pool: ExamplePool, parts: Mapping[str, Assignment], output: pathlib.Path) -> None:
+def write_partition(
+    pool: ExamplePool, parts: Mapping[str, Assignment], output: pathlib.Path, *, overwrite: bool = False
+) -> None:
     """Writes `output/PART/CLIENT.tfrecord`, or `output/CLIENT.tfrecord` for a part named by the empty string.
 
     Raises:
-      UsageError: the output exists.
-      StorageError: it cannot be written; nothing is left behind.
+      StorageError: the output holds other files, or cannot be written; it is as it was then.
     """
-    if output.exists():
-        raise errors.UsageError(f"{output} exists already.", next_step="Name another directory, or remove it.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the destination, so that the rename at the end stays on one file system.
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise errors.StorageError(f"Cannot write {output}: {error.strerror}") from error
-    try:
-        # mkdtemp makes private directories; this one becomes an ordinary one.
-        scratch.chmod(0o755)
+    with directory.staged_directory(output, overwrite=overwrite) as staging:
         for part, assignment in parts.items():
-            (scratch / part).mkdir(exist_ok=True)
+            (staging / part).mkdir(exist_ok=True)
             for client_id, positions in assignment.items():
                 tfrecord.write_records(
-                    scratch / part / f"{client_id}.tfrecord", (pool.serialized[position] for position in positions)
+                    staging / part / f"{client_id}.tfrecord", (pool.serialized[position] for position in positions)
                 )
-        scratch.rename(output)
-    except OSError as error:
-        raise errors.StorageError(f"Cannot write {output}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

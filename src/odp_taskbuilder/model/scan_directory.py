@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.model import files
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, printable
 
 GRAPH_FILE = "saved_model.pb"
@@ -27,13 +28,10 @@ def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
     Raises:
       errors.ModelError: there is no SavedModel, or something in it is neither a regular file nor a directory.
     """
-    if not path.is_dir():
-        problem = "is a file; a model is a directory" if path.exists() else "does not exist"
-        raise errors.ModelError(f"{path} {problem}.", next_step="Pass the directory that save_functional_model wrote.")
+    if not any((path / name).exists() for name in _OTHER_FORMATS):
+        files.require_saved_model(path)
     findings = []
-    names = set()
     for name, mode in _entries(path, limits):
-        names.add(name)
         folder, _, file_name = name.rpartition("/")
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise errors.ModelError(f"{path}: {printable(name)} is a {_kind(mode)}; a model consists of regular files.")
@@ -42,14 +40,6 @@ def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
             findings.append(Finding(name, "", "", reason))
         if name.startswith("assets/") and stat.S_ISREG(mode):
             findings.append(Finding(name, "", "", "a model needs no assets"))
-    if GRAPH_FILE not in names and findings:
-        return findings
-    for required in (GRAPH_FILE, INDEX_FILE):
-        if required not in names:
-            raise errors.ModelError(
-                f"{path} is not a SavedModel of a FunctionalModel: {required} is missing.",
-                next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
-            )
     return findings
 
 

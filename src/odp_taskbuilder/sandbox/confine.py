@@ -1,0 +1,121 @@
+"""Puts the current process under restrictions, as many of them as the kernel grants.
+
+Nothing here fails because the kernel refuses: `protections.available` finds out, by trying, what is in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import resource
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from odp_taskbuilder.sandbox import kernel
+from odp_taskbuilder.sandbox.limits import SandboxLimits
+
+# The user that a sandboxed process appears to be; not 0, which would get its capabilities back with every program that it starts.
+_NOBODY = 65534
+# Seconds between the signal that a process may not survive by default and the one that it cannot survive.
+_CPU_GRACE = 5
+
+_READ = kernel.READ_FILE | kernel.READ_DIR
+_RUN = _READ | kernel.EXECUTE
+_EVERYTHING = -1
+# What interpreters, TensorFlow and gRPC look at: shared libraries, time zones, and the number and kind of processors.
+_SYSTEM_RULES = (
+    ("/usr/lib", _RUN),
+    ("/usr/lib64", _RUN),
+    ("/lib", _RUN),
+    ("/lib64", _RUN),
+    ("/usr/local/lib", _RUN),
+    ("/usr/share/zoneinfo", _READ),
+    ("/etc/ld.so.cache", _READ),
+    ("/etc/localtime", _READ),
+    ("/sys/devices/system", _READ),
+    ("/proc/self", _READ),
+    ("/proc/cpuinfo", _READ),
+    ("/proc/meminfo", _READ),
+    ("/proc/stat", _READ),
+    ("/proc/sys/vm", _READ),
+    ("/dev/null", _READ | kernel.WRITE_FILE),
+    ("/dev/zero", _READ),
+    ("/dev/random", _READ),
+    ("/dev/urandom", _READ),
+)
+
+
+def enter_namespaces() -> bool:
+    """Moves this process into namespaces of its own for network, processes (from its next child on) and shared memory.
+
+    Must be called while this process has one thread. Returns whether the network is a namespace of its own now.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    apart = kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
+    # Everybody may make the other namespaces inside of a new user namespace; where that is switched off, the superuser still may.
+    for flags in (kernel.CLONE_NEWUSER | apart, apart):
+        try:
+            kernel.unshare(flags)
+        except OSError:
+            continue
+        if flags & kernel.CLONE_NEWUSER:
+            _map_user(uid, gid)
+        with contextlib.suppress(OSError):
+            # TFF talks to its own worker process through this interface.
+            kernel.raise_loopback()
+        return True
+    return False
+
+
+def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[str], *, has_own_network: bool) -> None:
+    """Applies all other restrictions to this process, for good, and changes to the scratch directory."""
+    os.umask(0o077)
+    os.chdir(scratch)
+    for name in ("HOME", "TMPDIR"):
+        os.environ[name] = str(scratch)
+    # The zygote may have asked for the directory already, and Python remembers the answer.
+    tempfile.tempdir = str(scratch)
+    for bound, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_NPROC, limits.processes),
+    ):
+        _set_limit(bound, value, value)
+    _set_limit(resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + _CPU_GRACE)
+    with contextlib.suppress(OSError):
+        kernel.forbid_new_privileges()
+    rules = [*_SYSTEM_RULES, *((path, _RUN) for path in _code_folders()), *((path, _READ) for path in readable), (str(scratch), _EVERYTHING)]
+    with contextlib.suppress(OSError):
+        kernel.landlock_restrict(rules, deny_tcp=not has_own_network)
+    with contextlib.suppress(OSError):
+        kernel.drop_capabilities()
+
+
+def _set_limit(bound: int, soft: int, hard: int) -> None:
+    """Lowers a limit; one that is lower already stays."""
+    _, current = resource.getrlimit(bound)
+    if current != resource.RLIM_INFINITY:
+        soft, hard = min(soft, current), min(hard, current)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(bound, (soft, hard))
+
+
+def _map_user(uid: int, gid: int) -> None:
+    # Without a map the process is nobody as well, but it could not make files.
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        pathlib.Path("/proc/self/uid_map").write_text(f"{_NOBODY} {uid} 1", encoding="ascii")
+        pathlib.Path("/proc/self/gid_map").write_text(f"{_NOBODY} {gid} 1", encoding="ascii")
+
+
+def _code_folders() -> Iterator[str]:
+    """Where Python finds modules: the interpreter, the installed packages and this package."""
+    yield str(pathlib.Path(__file__).resolve().parent.parent)
+    yield from {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    for prefix in {sys.prefix, sys.base_prefix}:
+        yield from (f"{prefix}/lib", f"{prefix}/lib64", f"{prefix}/bin", f"{prefix}/pyvenv.cfg")

@@ -21,10 +21,15 @@ from odp_taskbuilder.cli import output
 # Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
 _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
+    "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
     "data": ("data", "Make and describe the data of simulated clients."),
     "privacy": ("privacy", "Account for the differential privacy of a training task."),
     "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
     "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
+    "ops": ("ops", "List the ops of client graphs and whether phones have them."),
+    "inspect": ("inspect", "Show what is inside plans and checkpoints, and the bytes that rounds move."),
+    "verify": ("verify", "Check that artifacts are intact, belong together and will run."),
+    "diff": ("diff", "Show what differs between two builds."),
 }
 
 _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"

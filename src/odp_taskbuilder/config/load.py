@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
@@ -78,11 +77,8 @@ def load_config(path: Union[str, os.PathLike]) -> LoadedConfig:
     path = os.fspath(path)
     source = STDIN if path == "-" else path
     try:
-        if path == "-":
-            data = sys.stdin.buffer.read(source_text.MAX_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(source_text.MAX_BYTES + 1)
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            data = file.read(source_text.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise errors.ConfigError([errors.Problem(f"Cannot read the task config: {reason}.")], source=source) from error

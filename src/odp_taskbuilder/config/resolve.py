@@ -69,6 +69,8 @@ def resolve(
     form = spec.PlanForm.DISTRIBUTE_AGGREGATE if fields.raw("use_daf") else spec.PlanForm.MAP_REDUCE
     fields.note_origin("use_daf")
 
+    _tell_what_is_ignored(fields, mode, learning, privacy)
+
     fields.raise_problems()
     assert mode is not None  # A missing mode is a problem.
     return spec.TaskSpec(
@@ -86,6 +88,22 @@ def resolve(
         origins=fields.origins,
         notices=tuple(fields.notices),
     )
+
+
+def _tell_what_is_ignored(
+    fields: rules.FieldReader, mode: Optional[spec.TaskMode], learning: spec.LearningSpec, privacy: spec.PrivacySpec
+) -> None:
+    """Notices about what a config gives in vain."""
+    ignored = {}
+    if mode is spec.TaskMode.TRAINING_ONLY:
+        ignored["federated_learning.evaluation"] = "mode TRAINING_ONLY"
+    if learning.algorithm is spec.LearningAlgorithm.FED_SGD:
+        ignored[f"{_LEARNING}.client_optimizer"] = ignored[f"{_LEARNING}.client_learning_rate"] = "FED_SGD"
+    unused_clip = "clip_norm" if privacy.aggregator.is_adaptive else "init_clip_norm"
+    ignored[f"differential_privacy.{unused_clip}"] = privacy.aggregator.name
+    for path, reason in ignored.items():
+        if fields.is_given(path):
+            fields.notices.append(f"{path} has no effect with {reason}.")
 
 
 def _mode(fields: rules.FieldReader) -> Optional[spec.TaskMode]:

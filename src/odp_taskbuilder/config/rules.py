@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Callable, Optional, TypeVar, Union
 
+from google.protobuf.message import Message
+
 from odp_taskbuilder import errors
 from odp_taskbuilder.config import load, spec
 
@@ -50,9 +52,11 @@ class FieldReader:
             value = getattr(value, name)
         return value
 
-    def is_set(self, path: str) -> bool:
-        """Whether the field is there. A scalar that holds its zero value is, if the source text shows it."""
-        return path in self._loaded.positions or bool(self.raw(path))
+    def is_given(self, path: str) -> bool:
+        """Whether the config has the field. A scalar that is set to zero counts if the source text shows it."""
+        value = self.raw(path)
+        has_content = value.ByteSize() > 0 if isinstance(value, Message) else bool(value)
+        return has_content or path in self._loaded.positions
 
     def add_problem(self, path: str, message: str, suggestion: Optional[str] = None) -> None:
         if not self._loaded.is_unread(path):
@@ -66,7 +70,7 @@ class FieldReader:
         self.add_problem(path, message, suggestion)
 
     def note_origin(self, path: str) -> None:
-        self.origins[path] = spec.Origin.CONFIG if self.is_set(path) else spec.Origin.DEFAULT
+        self.origins[path] = spec.Origin.CONFIG if self.is_given(path) else spec.Origin.DEFAULT
 
     def number(
         self,

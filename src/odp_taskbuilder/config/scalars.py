@@ -32,7 +32,10 @@ def assign(message: Message, field: FieldDescriptor, scalar: syntax.Scalar, *, i
         return Fault(f"{field.name} has a value of {len(scalar.text):,} characters.")
     try:
         if is_json:
-            json_format.ParseDict({field.name: json.loads(scalar.text)}, message)
+            value = json.loads(scalar.text)
+            # Half a surrogate pair is a ValueError here; protobuf would raise a SystemError.
+            str(value).encode()
+            json_format.ParseDict({field.name: value}, message)
         else:
             text_format.Merge(f"{field.name}: {scalar.text}", message)
     except (json_format.ParseError, text_format.ParseError, ValueError, OverflowError):

@@ -86,13 +86,15 @@ def decode(data: Union[bytes, str], name: Optional[str]) -> tuple[SourceText, li
     Raises:
       ConfigError: if the data is too large, not UTF-8, binary, or holds nothing but blanks and comments.
     """
+    if isinstance(data, str):
+        data = data.encode("utf-8", "surrogatepass")
     if len(data) > MAX_BYTES:
         _refuse(
             name,
             f"The task config is larger than {MAX_BYTES:,} bytes.",
             "A task config has a few thousand. Is this the right file?",
         )
-    text = data if isinstance(data, str) else _decode_utf8(data, name)
+    text = _decode_utf8(data, name)
     notices = []
     if text.startswith(_BYTE_ORDER_MARK):
         text = text[1:]

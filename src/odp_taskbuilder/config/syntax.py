@@ -231,6 +231,9 @@ class _Parser:
         if token.text == "[":
             return self._list()
         # A word that has a value of its own is the next field: this one has none.
+        if token.kind == "other" and token.text not in ("}", ">", "]", ",", ";"):
+            self._add_problem(self._advance(), f"Expected a value for '{self._path[-1]}', found {token.text!r}.")
+            return None
         if token.kind in ("other", "end") or (token.kind == "word" and following in (":", "=", "{")):
             self._add_problem(token, f"'{self._path[-1]}' has no value.")
             return None

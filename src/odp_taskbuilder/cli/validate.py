@@ -1,0 +1,113 @@
+"""`odp-task validate`."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import click
+
+from odp_taskbuilder import config, errors
+from odp_taskbuilder.cli import options, output
+
+
+@click.command(name="validate")
+@click.argument("configs", nargs=-1, required=True)
+@click.option("--show", is_flag=True, help="Print every value that a task is built with, and where it came from.")
+@click.option("--strict", is_flag=True, help="Fail on warnings, too.")
+@click.option("--population_name", help="Replaces the config's population_name.")
+@click.option(
+    "--population",
+    type=click.IntRange(min=1),
+    default=config.ASSUMED_POPULATION,
+    show_default=True,
+    help="Number of devices; delta may be at most 1/population.",
+)
+@click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
+@options.absl_flag("build_artifact_only", help="Check the config's artifact URLs, which such a build needs.")
+@options.absl_flag("skip_dp_aggregator", help="Check for a build without DP.")
+@options.json_option
+def command(
+    configs: tuple[str, ...],
+    show: bool,
+    strict: bool,
+    population_name: Optional[str],
+    population: int,
+    storage_path: Optional[str],
+    build_artifact_only: bool,
+    skip_dp_aggregator: bool,
+    json_mode: bool,
+) -> int:
+    """Check task configs: files, patterns, or - for standard input.
+
+    \b
+    Examples:
+      odp-task validate task_config.pbtxt
+      odp-task validate --show --strict 'configs/*.pbtxt'
+
+    All faults of a config are shown at once, each with its place and what was meant. The privacy budget is not computed here, see
+    `odp-task privacy`. Ends with 0 if all configs are fine and with 3 if one is not.
+    """
+    resolve_options = config.ResolveOptions(
+        population_name=population_name,
+        skip_dp_aggregator=skip_dp_aggregator,
+        population=population,
+        storage_path=storage_path,
+        require_artifact_urls=build_artifact_only,
+    )
+    checks = config.check_configs(configs, resolve_options)
+    if json_mode:
+        output.print_json({"configs": [_document(check, show) for check in checks]})
+    else:
+        for check in checks:
+            _print_text(check, show)
+    failed = any(check.error is not None or (strict and check.warnings) for check in checks)
+    return errors.ConfigError.exit_code if failed else errors.EXIT_OK
+
+
+def _document(check: config.ConfigCheck, show: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "source": check.source,
+        "ok": check.error is None,
+        "problems": [vars(problem) for problem in check.error.problems] if check.error else [],
+        "warnings": [vars(warning) for warning in check.warnings],
+        "notices": _notices(check),
+    }
+    if show and check.task is not None:
+        document["resolved"] = [
+            {"path": value.path, "value": value.value, "origin": value.origin.value}
+            for value in config.resolved_values(check.task)
+        ]
+    return document
+
+
+def _print_text(check: config.ConfigCheck, show: bool) -> None:
+    if check.error is not None:
+        click.echo(str(check.error))
+        click.echo(f"{check.source}: {_count(len(check.error.problems), 'problem')}")
+        return
+    for notice in _notices(check):
+        click.echo(f"{check.source}: note: {notice}")
+    for warning in check.warnings:
+        click.echo(f"{check.source}: warning: {warning.path}: {warning.message}")
+    if show and check.task is not None:
+        values = [(value.path, _shown(value), value.origin.value) for value in config.resolved_values(check.task)]
+        path_width, value_width = (max(len(row[column]) for row in values) for column in (0, 1))
+        for path, value, origin in values:
+            click.echo(f"  {path:{path_width}}  {value:{value_width}}  {origin}")
+    click.echo(f"{check.source}: ok, {_count(len(check.warnings), 'warning')}")
+
+
+def _notices(check: config.ConfigCheck) -> list[str]:
+    """What is not among the warnings as well."""
+    warned = {warning.message for warning in check.warnings}
+    return [notice for notice in check.task.notices if notice not in warned] if check.task else []
+
+
+def _shown(value: config.ResolvedValue) -> str:
+    if value.value is None:
+        return "(to be calibrated)" if value.path.endswith("noise_multiplier") else "(none)"
+    return str(value.value).lower() if isinstance(value.value, bool) else str(value.value) or '""'
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

@@ -5,10 +5,11 @@
       "form": "MapReduce",
       "files": {"plan.pb": {"sha256": "...", "crc32c": "...", "size": 151342}, ...},
       "inputs": {"task_config": "<sha256>", "model/saved_model.pb": "<sha256>", ...},
-      "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...}
+      "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...},
+      "sha256": "..."
     }
 
-It holds neither times nor paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows
+The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows
 it, base64 of the big-endian checksum, so that an uploaded object can be compared without being downloaded.
 """
 
@@ -23,7 +24,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any, BinaryIO, Union
 
 import google_crc32c
 
@@ -31,6 +32,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set
 
 _PRODUCER = "odp-task"
+_SELF = "sha256"
 _VERSIONED = ("odp-task", "tensorflow", "tensorflow-federated", "dp-accounting")
 _CHUNK_BYTES = 1 << 20
 # A manifest has some ten files and the files of one model.
@@ -70,13 +72,14 @@ class Manifest:
             "inputs": dict(sorted(self.inputs.items())),
             "versions": dict(self.versions),
         }
-        return json.dumps(document, indent=2) + "\n"
+        document[_SELF] = hashlib.sha256(_render(document)).hexdigest()
+        return _render(document).decode()
 
 
 def digest_file(path: Union[str, os.PathLike]) -> FileDigest:
     """Reads a file once, a chunk at a time. Raises OSError."""
     sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
-    with open(path, "rb") as file:
+    with _open(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
             crc32c.update(chunk)
@@ -117,16 +120,28 @@ def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:
     """
     path = pathlib.Path(directory) / artifact_set.MANIFEST
     try:
-        with open(path, "rb") as file:
+        with _open(path) as file:
             content = file.read(_MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_MANIFEST_BYTES:
         raise errors.ArtifactError(f"{path} is no manifest: it is larger than {_MAX_MANIFEST_BYTES} bytes")
     try:
-        return _from_document(json.loads(content))
+        result = _from_document(json.loads(content))
     except (ValueError, RecursionError) as error:
         raise errors.ArtifactError(f"{path} is no manifest of odp-task: {error}") from None
+    if result.to_json().encode() != content:
+        raise errors.ArtifactError(f"{path} was changed after it was written")
+    return result
+
+
+def _open(path: Union[str, os.PathLike]) -> BinaryIO:
+    # Opening a pipe that nobody writes to would wait for ever.
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def _render(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def _from_document(document: Any) -> Manifest:

@@ -7,6 +7,7 @@ Personalization module. The list is data: `allowlist.csv` beside this file, or a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.resources
 import os
 import re
@@ -32,6 +33,7 @@ class Allowlist:
     min_module_versions: Mapping[str, int]
 
     @classmethod
+    @functools.cache
     def builtin(cls) -> Allowlist:
         """The list that comes with this package."""
         text = importlib.resources.files(__package__).joinpath("allowlist.csv").read_text(encoding="ascii")

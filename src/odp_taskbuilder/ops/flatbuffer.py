@@ -78,6 +78,10 @@ class Table:
         """The text in a slot; bytes that are not UTF-8 show as replacement characters."""
         return self.octets(slot).decode("utf-8", "replace")
 
+    def length(self, slot: int) -> int:
+        """The number of elements of a vector."""
+        return self._vector(slot)[1]
+
     def octets(self, slot: int) -> bytes:
         start, count = self._vector(slot)
         return self._buffer.span(start, count)

@@ -9,7 +9,7 @@ from typing import Optional
 from odp_taskbuilder import errors
 from odp_taskbuilder.ops import kernels
 from odp_taskbuilder.ops.allowlist import Allowlist
-from odp_taskbuilder.ops.tflite import Operator, OpKind, read_tflite
+from odp_taskbuilder.ops.tflite import Operator, OpKind, TfliteGraph, read_tflite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,12 @@ def ops_report(tflite_graph: bytes, *, allowlist: Optional[Allowlist] = None) ->
     Raises:
       ArtifactError: the flatbuffer is corrupt.
     """
+    return ops_of(read_tflite(tflite_graph), allowlist=allowlist)
+
+
+def ops_of(graph: TfliteGraph, *, allowlist: Optional[Allowlist] = None) -> OpsReport:
+    """`ops_report` for a graph that was read already."""
     allowlist = allowlist or Allowlist.builtin()
-    graph = read_tflite(tflite_graph)
     examples: dict[tuple[OpKind, str], Operator] = {}
     counts: dict[tuple[OpKind, str], dict[int, int]] = {}
     for index, subgraph in enumerate(graph.subgraphs):

@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import pathlib
 import struct
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import odp_taskbuilder.proto  # noqa: F401  makes protos of TensorFlow importable without TensorFlow
 from odp_taskbuilder import errors
@@ -42,6 +42,10 @@ _OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS, _OPERATOR_CUSTOM_OPTIONS = 
 _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_SHAPE_SIGNATURE, _TENSOR_HAS_RANK = 0, 1, 2, 3, 7, 8
 _BUFFER_DATA = 0
 
+# Integer constants are kept up to this size: counts, not weights.
+_INTEGER_CODES = {"INT32": "<i", "INT64": "<q"}
+_MAX_INTEGERS_BYTES = 256
+
 
 class OpKind(enum.Enum):
     """Who executes an op on a phone."""
@@ -58,13 +62,13 @@ class Tensor:
     Attributes:
       dtype: TFLite's name of the type, for example FLOAT32.
       shape: -1 for an unknown dimension; None for an unknown rank.
-      strings: the elements of a constant string tensor; None for every other tensor.
+      constant: the elements of a constant tensor of strings or integers, where there are few; None for every other tensor.
     """
 
     name: str
     dtype: str
     shape: Optional[tuple[int, ...]]
-    strings: Optional[tuple[bytes, ...]] = None
+    constant: Union[tuple[bytes, ...], tuple[int, ...], None] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,14 +192,26 @@ def _tensor(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, constants: l
     shape = table.ints(_TENSOR_SHAPE_SIGNATURE) or table.ints(_TENSOR_SHAPE)
     # Without has_rank an empty shape says "unknown", except that converters leave it out for shapes that are not empty.
     rank_known = bool(shape) or bool(table.scalar(_TENSOR_HAS_RANK, "<B", 0))
-    strings = None
-    if dtype == "STRING":
-        index = table.scalar(_TENSOR_BUFFER, "<I", 0)
-        if index >= len(constants):
-            raise buffer.corrupt(f"a tensor has buffer {index} of {len(constants)}")
-        content = constants[index].octets(_BUFFER_DATA)
-        strings = _string_elements(buffer, content) if content else None
-    return Tensor(table.string(_TENSOR_NAME), dtype, shape if rank_known else None, strings)
+    index = table.scalar(_TENSOR_BUFFER, "<I", 0)
+    if index >= len(constants):
+        raise buffer.corrupt(f"a tensor has buffer {index} of {len(constants)}")
+    constant = _elements(buffer, dtype, constants[index])
+    return Tensor(table.string(_TENSOR_NAME), dtype, shape if rank_known else None, constant)
+
+
+def _elements(
+    buffer: flatbuffer.FlatBuffer, dtype: str, table: flatbuffer.Table
+) -> Union[tuple[bytes, ...], tuple[int, ...], None]:
+    size = table.length(_BUFFER_DATA)
+    if dtype == "STRING" and size:
+        return _string_elements(buffer, table.octets(_BUFFER_DATA))
+    code = _INTEGER_CODES.get(dtype)
+    if code is None or not 0 < size <= _MAX_INTEGERS_BYTES:
+        return None
+    content = table.octets(_BUFFER_DATA)
+    if size % struct.calcsize(code):
+        raise buffer.corrupt(f"a constant of type {dtype} has {size} bytes")
+    return tuple(value for (value,) in struct.iter_unpack(code, content))
 
 
 def _string_elements(buffer: flatbuffer.FlatBuffer, content: bytes) -> tuple[bytes, ...]:

@@ -1,0 +1,45 @@
+"""The ops of the client graphs in a directory or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Optional, Union
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import artifact_set, plan_reader
+from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.report import OpsReport, ops_report, with_kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientOps:
+    """The ops of the client graph in one file."""
+
+    path: pathlib.Path
+    ops: OpsReport
+
+
+def client_ops(path: Union[str, os.PathLike], *, allowlist: Optional[Allowlist] = None) -> list[ClientOps]:
+    """Lists the ops of a Plan or ClientOnlyPlan, or of the ClientOnlyPlans in a directory, with their kernel classes.
+
+    Raises:
+      StorageError: a file cannot be read.
+      ArtifactError: a file is corrupt, or there is no plan.
+    """
+    path = pathlib.Path(path)
+    return [ClientOps(file, _ops(file, allowlist)) for file in (_plans(path) if path.is_dir() else [path])]
+
+
+def _plans(directory: pathlib.Path) -> list[pathlib.Path]:
+    names = [prefix + artifact_set.CLIENT_ONLY_PLAN for prefix in ("", artifact_set.EVALUATION_PREFIX)]
+    found = [directory / name for name in names if (directory / name).exists()]
+    if not found:
+        raise errors.ArtifactError(f"{directory} holds neither {' nor '.join(names)}")
+    return found
+
+
+def _ops(path: pathlib.Path, allowlist: Optional[Allowlist]) -> OpsReport:
+    with plan_reader.open_plan(path) as plan:
+        return with_kernels(ops_report(plan.tflite_graph, allowlist=allowlist))

@@ -1,0 +1,62 @@
+"""The bytes that travel between the server and one device in one round."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Optional
+
+from odp_taskbuilder.inspection.plan_facts import DistributeAggregateServer, MapReduceServer, PlanFacts
+from odp_taskbuilder.inspection.tensors import TensorSpec, checkpoint_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What one device transfers in one round, before compression and encryption.
+
+    Attributes:
+      plan_bytes: the ClientOnlyPlan.
+      download: tensors of the checkpoint that the device downloads, whose file has `download_bytes`.
+      upload: tensors of its update, whose file has `upload_bytes`.
+
+    A size is None where the files at hand leave a tensor's shape open.
+    """
+
+    plan_bytes: int
+    download: tuple[TensorSpec, ...]
+    download_bytes: Optional[int]
+    upload: tuple[TensorSpec, ...]
+    upload_bytes: Optional[int]
+
+
+def traffic_of(plan: PlanFacts, state: Iterable[TensorSpec] = ()) -> Traffic:
+    """What devices transfer that run a plan.
+
+    Args:
+      plan: a Plan, or a ClientOnlyPlan, whose flatbuffer knows fewer shapes.
+      state: tensors of a server checkpoint of the task; in DistributeAggregate form only they tell the shape of what is broadcast.
+    """
+    shapes = _server_shapes(plan, {tensor.name: tensor for tensor in state})
+    graph = plan.client.graph
+    download = tuple(_with_shape(tensor, shapes) for tensor in graph.reads)
+    upload = tuple(_with_shape(tensor, shapes) for tensor in graph.writes)
+    return Traffic(plan.client_only_plan_bytes, download, checkpoint_bytes(download), upload, checkpoint_bytes(upload))
+
+
+def _server_shapes(plan: PlanFacts, state: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """What the server's side says about the tensors that it exchanges with devices, by name."""
+    server = plan.server
+    if isinstance(server, MapReduceServer) and server.graph is not None:
+        return {tensor.name: tensor for tensor in server.graph.variables}
+    if isinstance(server, DistributeAggregateServer):
+        known = {tensor.name: tensor for aggregation in server.aggregations for tensor in aggregation.inputs}
+        copies = server.prepare_graph.copies if server.prepare_graph is not None else {}
+        known.update({name: state[origin] for name, origin in copies.items() if origin in state})
+        return known
+    return {}
+
+
+def _with_shape(tensor: TensorSpec, shapes: Mapping[str, TensorSpec]) -> TensorSpec:
+    if tensor.num_bytes is None and tensor.name in shapes:
+        return dataclasses.replace(tensor, shape=shapes[tensor.name].shape)
+    return tensor

@@ -10,7 +10,9 @@ import tensorflow_federated as tff
 from odp_taskbuilder.config.spec import DatasetSpec
 from odp_taskbuilder.learning import preprocessing
 from odp_taskbuilder.plan import naming
+from odp_taskbuilder.plan.accurate_norm import replace_l2_losses
 from odp_taskbuilder.plan.external_dataset import external_dataset
+from odp_taskbuilder.plan.files import restore, save
 from odp_taskbuilder.plan.importing import import_computation
 from odp_taskbuilder.proto import plan_pb2
 
@@ -27,7 +29,7 @@ class DataSource:
 
 
 def client_graph(
-    work: tff.Computation, broadcast_type: tff.Type, update_type: tff.Type, source: DataSource
+    work: tff.Computation, broadcast_type: tff.Type, update_type: tff.Type, source: DataSource, *, accurate_norms: bool
 ) -> tuple[tf.compat.v1.GraphDef, plan_pb2.ClientPhase]:
     """Writes the graph that a device runs, and the message that says how.
 
@@ -38,28 +40,20 @@ def client_graph(
       work: (dataset, broadcast) -> result, whose first tensors are those of `update_type`.
       broadcast_type: what the checkpoint holds, below `client/`.
       update_type: what the update holds, below `update/`.
+      accurate_norms: take norms with builtin ops (see accurate_norm.py) instead of TensorFlow's L2Loss.
     """
     with tf.Graph().as_default() as graph:
         input_filepath = tf.compat.v1.placeholder(tf.string, [], "input_filepath")
-        broadcast = [
-            tf.raw_ops.RestoreV2(
-                prefix=input_filepath, tensor_names=[leaf.name], shape_and_slices=[""], dtypes=[leaf.dtype], name="restore"
-            )[0]
-            for leaf in naming.leaves(broadcast_type, naming.CLIENT)
-        ]
+        broadcast = restore(input_filepath, naming.leaves(broadcast_type, naming.CLIENT))
         token = tf.compat.v1.placeholder(tf.string, [], "data_token")
         examples = external_dataset(token, source.selector.SerializeToString(deterministic=True))
         batches = preprocessing.batches(examples, source.parser, source.dataset)
         results = import_computation(work, [batches, *broadcast], name="work", session_token=token)
         output_filepath = tf.compat.v1.placeholder(tf.string, [], "output_filepath")
-        names = [leaf.name for leaf in naming.leaves(update_type, naming.UPDATE)]
-        tf.raw_ops.SaveSlices(
-            filename=output_filepath,
-            tensor_names=names,
-            shapes_and_slices=[""] * len(names),
-            data=results[: len(names)],
-            name=_TARGET,
-        )
+        update = naming.leaves(update_type, naming.UPDATE)
+        save(output_filepath, update, results[: len(update)], _TARGET)
+        if accurate_norms:
+            replace_l2_losses(graph)
 
     phase = plan_pb2.ClientPhase()
     spec = phase.tensorflow_spec

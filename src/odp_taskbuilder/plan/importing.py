@@ -9,6 +9,8 @@ from typing import Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder.plan.optimize import ancestors, optimize
+
 _import_counter = itertools.count()
 
 
@@ -31,14 +33,19 @@ def import_computation(
     parameters = _binding_tensors(proto.parameter) if proto.HasField("parameter") else []
     if len(parameters) != len(arguments):
         raise ValueError(f"{name}: {len(arguments)} tensors were given, the computation takes {len(parameters)}")
+    results = _binding_tensors(proto.result)
+    if not proto.initialize_op:
+        # Tables are filled by an initialiser that no result depends on: such graphs are left as they are.
+        graph_def = optimize(graph_def, parameters, results)
     input_map: dict[str, tf.Tensor] = dict(zip(parameters, arguments))
-    if session_token is not None and proto.session_token_tensor_name:
+    if session_token is not None and any(
+        node.name == proto.session_token_tensor_name.split(":")[0] for node in graph_def.node
+    ):
         input_map[proto.session_token_tensor_name] = session_token
 
     _isolate_resources(graph_def)
     if proto.initialize_op:
         _run_first(graph_def, proto.initialize_op)
-    results = _binding_tensors(proto.result)
     return tf.graph_util.import_graph_def(
         graph_def, input_map=_with_control_inputs(input_map), return_elements=results, name=name
     )
@@ -73,13 +80,7 @@ def _isolate_resources(graph_def: tf.compat.v1.GraphDef) -> None:
 
 def _run_first(graph_def: tf.compat.v1.GraphDef, initialize_op: str) -> None:
     """Makes every node that the initialiser does not need wait for it, so that tables are filled before they are read."""
-    inputs = {node.name: [name.lstrip("^").split(":")[0] for name in node.input] for node in graph_def.node}
-    needed, pending = set(), [initialize_op.split(":")[0]]
-    while pending:
-        name = pending.pop()
-        if name not in needed:
-            needed.add(name)
-            pending.extend(inputs.get(name, []))
+    needed = ancestors(graph_def, [initialize_op])
     for node in graph_def.node:
         if node.name not in needed:
             node.input.append("^" + initialize_op.split(":")[0])

@@ -15,6 +15,7 @@ from odp_taskbuilder.model.load import LoadedModel
 from odp_taskbuilder.plan import naming
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.plan.importing import import_computation
+from odp_taskbuilder.plan.optimize import without_optimization
 
 _TRAINABLE = f"{naming.SERVER}/global_model_weights/trainable/"
 _NON_TRAINABLE = f"{naming.SERVER}/global_model_weights/non_trainable/"
@@ -49,7 +50,7 @@ def initial_state(
     Values are computed when they are read, each alone: memory holds one tensor at a time. Those that depend on random numbers or the
     clock (the noise of tree aggregators) must fit each other and are computed in one run.
     """
-    computation = tff.backends.mapreduce.get_state_initialization_computation(initialize)
+    computation = tff.backends.mapreduce.get_state_initialization_computation(initialize, grappler_config=without_optimization())
     variables = {f"{_TRAINABLE}{k}": variable for k, variable in enumerate(trainable)}
     variables.update({f"{_NON_TRAINABLE}{k}": variable for k, variable in enumerate(non_trainable)})
     leaves = naming.leaves(computation.type_signature.result, naming.SERVER)

@@ -14,7 +14,7 @@ from pushing import HASTY, artifact_only_task, evaluation_task, save_artifacts, 
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_pb2
-from odp_taskbuilder.service import auth, push
+from odp_taskbuilder.service import push
 
 FIRST_CREATE, SECOND_CREATE, FIRST_UPLOAD = 1, 4, 6
 
@@ -189,6 +189,16 @@ def test_a_task_that_was_cancelled_meanwhile_is_not_filled(cloud, artifacts):
         _push(cloud, artifacts)
 
 
+def test_a_task_that_is_stored_otherwise_than_it_was_sent_gets_no_artifacts(cloud, artifacts):
+    def reply(method, path, headers, body):
+        return cloud.tasks.reply(method, path, headers, body.replace(b"341912000", b"341912001"))
+
+    cloud.task_server.reply = reply
+    with pytest.raises(errors.TaskServerError, match="created task 1, but not as it was sent"):
+        _push(cloud, artifacts)
+    assert cloud.gcs.objects == {}
+
+
 def test_resume_without_an_earlier_push(cloud, artifacts):
     with pytest.raises(errors.UsageError, match="no push of .* to resume"):
         _push(cloud, artifacts, resume=True)
@@ -240,7 +250,7 @@ def test_destinations_that_a_server_must_not_name(cloud, artifacts, url):
         return answer
 
     cloud.task_server.reply = reply
-    expected = "empty URI" if not url else url
+    expected = url or "empty URI"
     with pytest.raises(errors.TaskServerError) as failure:
         _push(cloud, artifacts)
     assert f"Cannot build artifacts because createTask returns invalid URLs: {expected}" in str(failure.value)

@@ -21,11 +21,14 @@ from odp_taskbuilder.cli import output
 # Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
 _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
+    "init": ("init", "Write a first task config for a model."),
     "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
     "data": ("data", "Make and describe the data of simulated clients."),
     "privacy": ("privacy", "Account for the differential privacy of a training task."),
+    "simulate": ("simulate", "Run the built tasks on simulated clients."),
     "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
     "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
+    "serve": ("serve", "Run the task builder service."),
     "ops": ("ops", "List the ops of client graphs and whether phones have them."),
     "inspect": ("inspect", "Show what is inside plans and checkpoints, and the bytes that rounds move."),
     "verify": ("verify", "Check that artifacts are intact, belong together and will run."),
@@ -84,6 +87,11 @@ def main(args: Optional[Sequence[str]] = None) -> NoReturn:
 def task_builder_client() -> NoReturn:
     """The published guide's command: the same as `odp-task build`."""
     main(["build", *sys.argv[1:]])
+
+
+def task_builder() -> NoReturn:
+    """The published guide's server command: the same as `odp-task serve`."""
+    main(["serve", *sys.argv[1:]])
 
 
 def _run(args: Sequence[str], json_mode: bool) -> int:

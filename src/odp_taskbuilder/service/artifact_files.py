@@ -16,7 +16,7 @@ from odp_taskbuilder.stores import urls
 TRAINING = "training"
 EVALUATION = "evaluation"
 
-_PREFIXES = {TRAINING: "", EVALUATION: artifact_set.EVALUATION_PREFIX}
+PREFIXES = {TRAINING: "", EVALUATION: artifact_set.EVALUATION_PREFIX}
 # Artifact name -> file name and field of the Task with its destinations.
 _FILES = {
     "checkpoint": (artifact_set.CHECKPOINT, "init_checkpoint_url"),
@@ -34,7 +34,7 @@ _ORDER = (
     (TRAINING, "plan"),
 )
 # The server reads an artifact into one byte array.
-_MAX_ARTIFACT_BYTES = (2 << 30) - 1
+MAX_ARTIFACT_BYTES = (2 << 30) - 1
 _MAX_TASK_BYTES = 1 << 20
 _BUILD = "Build it again: odp-task build."
 
@@ -74,7 +74,7 @@ def read(directory: pathlib.Path) -> list[TaskArtifacts]:
     Raises:
       errors.ArtifactError: there are none, or files are missing, too large or other than the manifest says.
     """
-    tasks = [_read_task(directory, role) for role in _PREFIXES if (directory / f"{_PREFIXES[role]}{artifact_set.TASK}").exists()]
+    tasks = [_read_task(directory, role) for role in PREFIXES if (directory / f"{PREFIXES[role]}{artifact_set.TASK}").exists()]
     if not tasks:
         raise errors.ArtifactError(f"There is no {artifact_set.TASK} in {directory}.", next_step=f"It holds no built task. {_BUILD}")
     return tasks
@@ -137,7 +137,7 @@ def _check_destination(url: str, in_buckets: bool, taken: set[str]) -> None:
 
 
 def _read_task(directory: pathlib.Path, role: str) -> TaskArtifacts:
-    prefix = _PREFIXES[role]
+    prefix = PREFIXES[role]
     path = directory / f"{prefix}{artifact_set.TASK}"
     try:
         with open(path, "rb") as file:
@@ -148,6 +148,6 @@ def _read_task(directory: pathlib.Path, role: str) -> TaskArtifacts:
     for file in files.values():
         if not file.is_file():
             raise errors.ArtifactError(f"{file} is missing.", next_step=_BUILD)
-        if not 0 < (size := file.stat().st_size) <= _MAX_ARTIFACT_BYTES:
+        if not 0 < (size := file.stat().st_size) <= MAX_ARTIFACT_BYTES:
             raise errors.ArtifactError(f"{file} has {size} bytes; the task server reads from 1 byte to 2 GiB.", next_step=_BUILD)
     return TaskArtifacts(role, task, files)

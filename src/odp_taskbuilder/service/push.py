@@ -262,10 +262,14 @@ class TaskGroupPush:
         self._journal.note_uploaded(upload.role, upload.url)
         return pushed
 
+    def describe(self) -> str:
+        """Which tasks there are, and what is not known to be in its place."""
+        return _describe(self._journal)
+
     def failure(self, cause: errors.OdpTaskError) -> errors.TaskServerError:
         """What to tell the user once the push is started: why it stopped, which tasks are incomplete, and how to finish them."""
         return errors.TaskServerError(
-            f"{cause}\n{_describe(self._journal)}",
+            f"{cause}\n{self.describe()}",
             next_step=f"The server starts no incomplete task. Finish the push with: odp-task push --resume {self._directory}",
         )
 

@@ -25,20 +25,8 @@ _ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
 # How many tasks of a population are looked at for one that is in the way.
 _LOOK_BACK = 8
 
-# What the server fills in, or takes from elsewhere; the rest of a task tells whether it is the one that was sent.
-_SERVER_FIELDS = (
-    "population_name",
-    "task_id",
-    "status",
-    "created_time",
-    "started_time",
-    "stop_time",
-    "correlation_id",
-    "client_only_plan_url",
-    "server_phase_url",
-    "init_checkpoint_url",
-    "metrics_url",
-)
+# What a server has no reason to change in a task; it tells whether a task is the one that was sent.
+_IDENTIFYING = ("total_iteration", "min_aggregation_size", "max_aggregation_size", "min_client_version", "max_client_version")
 
 
 class TaskManagementClient:
@@ -115,7 +103,13 @@ class TaskManagementClient:
         def attempt() -> task_pb2.Task:
             nonlocal unclear
             try:
-                return _parse(task_pb2.CreateTaskResponse, self._exchange("POST", url, request), url)
+                created = _parse(task_pb2.CreateTaskResponse, self._exchange("POST", url, request), url)
+                if not _is_same(created, task):
+                    raise errors.TaskServerError(
+                        f"{url} created task {created.task_id}, but not as it was sent; its artifacts are not uploaded.",
+                        next_step="The task blocks its population. Have the server's operator look at it, or use another population.",
+                    )
+                return created
             except _Failure as failure:
                 unclear = unclear or failure.may_have_worked
                 found = self.find_task_after(largest_id, task) if unclear else None
@@ -205,10 +199,5 @@ def _parse(response_type: type, answer: session.Answer, url: str) -> task_pb2.Ta
 
 
 def _is_same(stored: task_pb2.Task, sent: task_pb2.Task) -> bool:
-    ours, theirs = task_pb2.Task(), task_pb2.Task()
-    ours.CopyFrom(sent)
-    theirs.CopyFrom(stored)
-    for field in _SERVER_FIELDS:
-        ours.ClearField(field)
-        theirs.ClearField(field)
-    return ours == theirs
+    same_kind = stored.info.WhichOneof("info") == sent.info.WhichOneof("info")
+    return same_kind and all(getattr(stored, field) == getattr(sent, field) for field in _IDENTIFYING)

@@ -158,9 +158,7 @@ class BucketStore:
                     timeout=self._timeout(),
                     retry=self._retry(),
                 )
-            if self._holds(_describe(blob), ours):
-                return
-            failure: Exception = ValueError("the answer describes another object")
+            failure: Exception = ValueError("the upload was confirmed, and another object is there, or none")
         except Exception as error:  # noqa: BLE001: answers may be damaged in any way; what is stored decides.
             failure = error
         with contextlib.suppress(errors.StorageError):

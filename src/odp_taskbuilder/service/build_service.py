@@ -1,0 +1,259 @@
+"""One build of a task builder service, from request to response (spec: http_api.md, sections 1 and 5).
+
+    request -> config checked -> places allowed? -> model copied -> built in a sandbox -> tasks created, artifacts uploaded -> response
+
+Everything up to the build can fail without a trace. After it the order of push.py applies: a task whose upload fails is not
+started by its server, the response names it, and its artifacts and journal are kept for `odp-task push --resume`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+import requests
+from google.protobuf import message
+
+from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.config import resolve
+from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
+from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+from odp_taskbuilder.sandbox import failures
+from odp_taskbuilder.service import access, artifact_files, auth, build_failures, build_output, journal, locating, push
+from odp_taskbuilder.service.admission import Admission
+from odp_taskbuilder.service.zygote_keeper import ZygoteKeeper
+from odp_taskbuilder.stores import TreeLimits, open_store
+from odp_taskbuilder.transport import deadline as deadlines
+from odp_taskbuilder.transport import session
+
+# What takes long to import, done once before the first build.
+_PRELOAD = ("tensorflow_federated", "odp_taskbuilder.service.build_worker")
+_BUILD_FUNCTION = "odp_taskbuilder.service.build_worker:build"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceOptions:
+    """What a service may do, and how.
+
+    Attributes:
+      readable, writable: where models may be, and where a config's `artifact_building` may point to. Destinations that the task
+        management server names are taken on its word: the operator chose that server.
+      task_management_server: None looks it up for each build (locating.py).
+      overwrite: let builds without a task replace objects that hold something else.
+      limits: of each build.
+      build_function, preload: what runs in the sandbox, and what is imported for it beforehand.
+    """
+
+    readable: access.AllowedPlaces = access.AllowedPlaces()
+    writable: access.AllowedPlaces = access.AllowedPlaces()
+    task_management_server: Optional[str] = None
+    login: auth.Login = auth.Login()
+    network: deadlines.Network = deadlines.Network(deadline=600.0)
+    overwrite: bool = False
+    model_limits: TreeLimits = TreeLimits()
+    limits: sandbox.SandboxLimits = sandbox.SandboxLimits()
+    build_function: str = _BUILD_FUNCTION
+    preload: tuple[str, ...] = _PRELOAD
+
+
+class BuildService:
+    """Answers build requests; several threads may call it at once.
+
+    Args:
+      work_dir: where each build gets a directory; what an operator must finish by hand stays there.
+    """
+
+    def __init__(self, options: ServiceOptions, admission: Admission, work_dir: pathlib.Path):
+        self._options = options
+        self._admission = admission
+        self._work_dir = work_dir
+        self._zygotes = ZygoteKeeper(options.preload)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a build would begin at once."""
+        return self._zygotes.is_ready
+
+    def close(self) -> None:
+        """Ends running builds, which are answered as failed, and lets no more begin."""
+        self._admission.close()
+        self._zygotes.close()
+
+    def handle(self, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool) -> task_builder_pb2.BuildTaskResponse:
+        """Builds; whatever a request or its model causes becomes a response.
+
+        Raises:
+          admission.Busy, admission.Closing: the request is in order, and was not begun.
+        """
+        try:
+            spec = self._checked(request, artifacts_only)
+            with self._admission.place(self._options.limits.wall_seconds), self._job_directory() as job:
+                return self._build(job, request, spec, artifacts_only)
+        except build_failures.BuildFailed as failure:
+            return failure.response()
+
+    def _checked(self, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool) -> TaskSpec:
+        flags = request.flags
+        options = ResolveOptions(
+            skip_dp_check=flags.skip_dp_check,
+            skip_dp_aggregator=flags.skip_dp_aggregator,
+            require_artifact_urls=artifacts_only,
+        )
+        try:
+            spec = resolve(request.task_config, options)
+        except errors.ConfigError as error:
+            raise build_failures.of_config(error) from error
+        model = request.saved_model.uri
+        if not model:
+            missing = errors.ModelError("saved_model.uri is not set; models inside of requests are not supported.")
+            raise build_failures.of_model(model, missing)
+        try:
+            access.check(self._options.readable, model, "read models from", "--allow_read")
+            for url in build_output.destinations(spec) if artifacts_only else ():
+                access.check(self._options.writable, url, "write artifacts to", "--allow_write")
+        except errors.StorageError as error:
+            raise build_failures.of_access(error) from error
+        return spec
+
+    def _build(
+        self, job: pathlib.Path, request: task_builder_pb2.BuildTaskRequest, spec: TaskSpec, artifacts_only: bool
+    ) -> task_builder_pb2.BuildTaskResponse:
+        server = None if artifacts_only else self._task_management_server()
+        self._fetch_model(request.saved_model.uri, job / "model")
+        report = self._build_in_sandbox(job, request, artifacts_only)
+        try:
+            artifacts = build_output.take(job, spec, artifacts_only)
+            pushed = self._push_artifacts(artifacts) if server is None else self._push_group(artifacts, server)
+        except build_failures.BuildFailed as failure:
+            failure.report = report
+            raise
+        group = task_builder_pb2.TaskGroup(
+            training_task=pushed.get(artifact_files.TRAINING), eval_task=pushed.get(artifact_files.EVALUATION)
+        )
+        return task_builder_pb2.BuildTaskResponse(task_group=group, task_report=report)
+
+    def _task_management_server(self) -> str:
+        network = self._options.network
+        http = session.configure(requests.Session(), network, deadlines.Deadline(network.deadline))
+        try:
+            return locating.find_task_management_server(self._options.task_management_server, http)
+        except errors.TaskServerError as error:
+            raise build_failures.of_location(error) from error
+
+    def _fetch_model(self, uri: str, target: pathlib.Path) -> None:
+        deadline = deadlines.Deadline(self._options.network.deadline)
+
+        def fetch() -> None:
+            open_store(uri, self._options.network, deadline).download_tree(uri, target, self._options.model_limits)
+
+        try:
+            deadlines.call_within(deadline, fetch)
+        except errors.StorageError as error:
+            raise build_failures.of_model(uri, error) from error
+
+    def _build_in_sandbox(
+        self, job: pathlib.Path, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool
+    ) -> task_builder_pb2.TaskReport:
+        flags = request.flags
+        args = {
+            "saved_model": str(job / "model"),
+            "task_config": base64.b64encode(request.task_config.SerializeToString()).decode("ascii"),
+            "options": {
+                "skip_flex_ops_check": flags.skip_flex_ops_check,
+                "skip_dp_check": flags.skip_dp_check,
+                "skip_dp_aggregator": flags.skip_dp_aggregator,
+                "artifact_only": artifacts_only,
+            },
+        }
+        scratch = job / "scratch"
+        scratch.mkdir()
+        try:
+            report, error, stage = _parse_answer(self._run(args, scratch, job / "model"))
+        except errors.OdpTaskError as failure:
+            raise build_failures.of_building(failure.message) from failure
+        if error is not None:
+            failure = build_failures.of_build(error, stage, request.saved_model.uri)
+            failure.report = report
+            raise failure from error
+        return report
+
+    def _run(self, args: Mapping[str, Any], scratch: pathlib.Path, model: pathlib.Path) -> Any:
+        zygote = self._zygotes.get()
+        try:
+            return zygote.run(self._options.build_function, args, scratch=scratch, readable=[model], limits=self._options.limits)
+        except errors.ModelError:
+            raise
+        except errors.OdpTaskError:  # Not the build has ended, but what it was forked from.
+            self._zygotes.replace(zygote)
+            raise
+
+    def _push_artifacts(self, artifacts: pathlib.Path) -> dict[str, task_pb2.Task]:
+        try:
+            push.push(artifacts, push.PushOptions(overwrite=self._options.overwrite), self._options.network)
+        except errors.OdpTaskError as error:
+            raise build_failures.of_upload(0, error) from error
+        return {task.role: task.task for task in artifact_files.read(artifacts)}
+
+    def _push_group(self, artifacts: pathlib.Path, server: str) -> dict[str, task_pb2.Task]:
+        built = artifact_files.read(artifacts)
+        deadline = deadlines.Deadline(self._options.network.deadline)
+        options = push.PushOptions(server=server, login=self._options.login)
+        digests = artifact_files.check_manifest(artifacts, built)
+        group = push.TaskGroupPush(artifacts, built, digests, options, self._options.network, deadline)
+        pushed: dict[str, task_pb2.Task] = {}
+        uploading: Optional[artifact_files.Upload] = None
+
+        def steps() -> None:
+            nonlocal uploading
+            group.prepare()
+            pushed.update(group.obtain_tasks())
+            for uploading in group.uploads():
+                group.upload(uploading)
+
+        try:
+            deadlines.call_within(deadline, steps)
+        except errors.OdpTaskError as error:
+            failure = build_failures.of_task_creation(error) if uploading is None else build_failures.of_upload(uploading.task_id, error)
+            if group.is_started:
+                kept = self._keep(artifacts)
+                failure.text += f"\n{group.describe()}\nOn this server, finish it with: odp-task push --resume {kept}"
+            raise failure from error
+        return pushed
+
+    @contextlib.contextmanager
+    def _job_directory(self) -> Iterator[pathlib.Path]:
+        job = pathlib.Path(tempfile.mkdtemp(prefix="build-", dir=self._work_dir))
+        try:
+            yield job
+        finally:
+            shutil.rmtree(job, ignore_errors=True)
+
+    def _keep(self, artifacts: pathlib.Path) -> pathlib.Path:
+        """Moves artifacts that are to be pushed later, with their journal, to where no build cleans up."""
+        kept = pathlib.Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._work_dir)) / artifacts.name
+        os.rename(artifacts, kept)
+        os.rename(journal.path_for(artifacts), journal.path_for(kept))
+        return kept
+
+
+def _parse_answer(answer: Any) -> tuple[task_builder_pb2.TaskReport, Optional[errors.OdpTaskError], str]:
+    """Reads what the build said of itself; it handled an untrusted model, so it may say anything.
+
+    Raises:
+      errors.ModelError: that is no answer of a build.
+    """
+    try:
+        report = task_builder_pb2.TaskReport.FromString(base64.b64decode(answer["report"]))
+        error = failures.from_document(answer["error"]) if "error" in answer else None
+        return report, error, str(answer.get("stage", ""))
+    except (ValueError, TypeError, KeyError, AttributeError, message.DecodeError) as error:
+        raise errors.ModelError("The build ended with something else than its report.") from error
+
+

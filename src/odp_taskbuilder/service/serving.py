@@ -1,0 +1,128 @@
+"""Running the task builder service until a signal ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Optional
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.service import admission, app, auth, build_service, http_server, observability
+from odp_taskbuilder.transport import redaction
+
+# For the answers of builds that were ended.
+_LAST_ANSWERS_SECONDS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """How to serve.
+
+    Attributes:
+      host, port: where to listen; port 0 takes a free one, which the log names.
+      workers, queue: builds at work, and builds that may wait for them.
+      max_request_bytes, request_seconds: bounds on requests.
+      grace_seconds: how long running builds may go on after a signal.
+      token_file: tokens, one in a line, of which every request must carry one; required where others than this machine can connect.
+      work_dir: where builds work; None makes a directory of its own, which goes away in the end unless something unfinished is in it.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    workers: int = 1
+    queue: int = 8
+    max_request_bytes: int = 16 << 20
+    request_seconds: int = 60
+    grace_seconds: float = 5.0
+    token_file: Optional[pathlib.Path] = None
+    work_dir: Optional[pathlib.Path] = None
+
+
+def serve(options: ServeOptions, service_options: build_service.ServiceOptions) -> None:
+    """Serves until an exception, such as the one that a signal raises, ends it in the main thread; never returns by itself.
+
+    Then requests are turned away, running builds get a few seconds, and those that are not done by then are ended and
+    answered as failed.
+
+    Raises:
+      errors.UsageError: others could connect, and there is no token.
+      errors.StorageError: the address is taken, or a file cannot be read.
+    """
+    tokens = _read_tokens(options.token_file) if options.token_file is not None else ()
+    if not tokens and not auth.is_loopback(f"http://{_bracketed(options.host)}"):
+        raise errors.UsageError(
+            f"{options.host} can be reached from other machines, and nobody would have to show a token.",
+            next_step="Give one with --token_file, or listen on 127.0.0.1.",
+        )
+    observability.log_to_stderr()
+    places = admission.Admission(options.workers, options.queue)
+    metrics = observability.Metrics(places)
+    with _work_directory(options.work_dir) as work_dir:
+        service = build_service.BuildService(service_options, places, work_dir)
+        try:
+            server = _http_server(options, app.create_app(service, metrics, tokens))
+            with server.running():
+                observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
+                try:
+                    threading.Event().wait()
+                finally:
+                    places.close()
+                    observability.log("stopping", running=places.num_running)
+                    places.wait_until_idle(options.grace_seconds)
+                    service.close()
+                    places.wait_until_idle(_LAST_ANSWERS_SECONDS)
+        finally:
+            service.close()
+
+
+def _http_server(options: ServeOptions, application: object) -> http_server.HttpServer:
+    try:
+        return http_server.HttpServer(
+            application,
+            options.host,
+            options.port,
+            max_builds=options.workers + options.queue,
+            max_request_bytes=options.max_request_bytes,
+            request_seconds=options.request_seconds,
+        )
+    except OSError as error:
+        raise errors.StorageError(
+            f"Cannot listen on {options.host} port {options.port}: {error.strerror or error}.", next_step="Choose another --port."
+        ) from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _read_tokens(path: pathlib.Path) -> tuple[str, ...]:
+    try:
+        tokens = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.StorageError(f"Cannot read the tokens in {path}: {error}.") from error
+    if not tokens:
+        raise errors.UsageError(f"There is no token in {path}.")
+    for token in tokens:
+        redaction.protect(token)
+    return tokens
+
+
+@contextlib.contextmanager
+def _work_directory(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
+    try:
+        if given is not None:
+            given.mkdir(parents=True, exist_ok=True)
+        work_dir = given if given is not None else pathlib.Path(tempfile.mkdtemp(prefix="odp-task-serve-"))
+    except OSError as error:
+        raise errors.StorageError(f"Cannot make the work directory: {error}.") from error
+    try:
+        yield work_dir.resolve()
+    finally:
+        if given is None:
+            # Not empty: an unfinished push lies in it, and the log says so.
+            with contextlib.suppress(OSError):
+                work_dir.rmdir()

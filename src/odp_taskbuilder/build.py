@@ -1,7 +1,7 @@
 """The pipeline: a saved model and a task config in, artifacts and tasks out.
 
-    result = build("saved_model", "task_config.pbtxt")
-    print(result.directory, result.report)
+result = build("saved_model", "task_config.pbtxt")
+print(result.directory, result.report)
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def build(
     directory.check_destination(destination, overwrite=overwrite)
     built = build_tasks(saved_model, loaded, options, stage=stage)
     with stage("writing artifacts"):
-        written = directory.save(
-            built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite
-        )
+        written = directory.save(built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite)
     return BuildResult(built, destination, written)
 
 

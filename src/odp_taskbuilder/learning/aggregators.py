@@ -21,7 +21,12 @@ _ZEROING_NORM_IN_CLIPS = 100.0
 
 
 def dp_aggregator(
-    kind: Optional[DpAggregator], *, noise_multiplier: float, report_goal: int, clip_norm: float, trainable: Sequence[WeightSpec]
+    kind: Optional[DpAggregator],
+    *,
+    noise_multiplier: float,
+    report_goal: int,
+    clip_norm: float,
+    trainable: Sequence[WeightSpec],
 ) -> Optional[tff.aggregators.UnweightedAggregationFactory]:
     """The factory for `kind`; None when there is no DP aggregator.
 

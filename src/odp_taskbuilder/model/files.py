@@ -17,7 +17,9 @@ def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise errors.ModelError(f"There is no model at {path}.", next_step="Pass the directory that save_functional_model wrote.")
+        raise errors.ModelError(
+            f"There is no model at {path}.", next_step="Pass the directory that save_functional_model wrote."
+        )
     if not path.is_dir():
         raise errors.ModelError(f"{path} is a file; a model is a directory with saved_model.pb in it.")
     for part in ("saved_model.pb", "variables/variables.index"):

@@ -40,7 +40,8 @@ class WeightSpec:
 
 
 tf.register_tensor_conversion_function(
-    WeightSpec, lambda value, dtype=None, name=None, as_ref=False: tf.zeros(value.shape, dtype or tf.as_dtype(value.dtype), name)
+    WeightSpec,
+    lambda value, dtype=None, name=None, as_ref=False: tf.zeros(value.shape, dtype or tf.as_dtype(value.dtype), name),
 )
 
 

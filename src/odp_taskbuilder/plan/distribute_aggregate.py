@@ -27,7 +27,9 @@ _SUMMABLE = (tf.float32, tf.float64, tf.int32, tf.int64, tf.uint64)
 
 def extract_tensorflow(component: tff.Computation) -> tff.Computation:
     """The one block of TensorFlow that a component of a DistributeAggregateForm amounts to."""
-    block = tff.backends.mapreduce.consolidate_and_extract_local_processing(component.to_building_block(), without_optimization())
+    block = tff.backends.mapreduce.consolidate_and_extract_local_processing(
+        component.to_building_block(), without_optimization()
+    )
     return tff.framework.ConcreteComputation.from_building_block(block)
 
 
@@ -59,11 +61,15 @@ def _prepare_graph(prepare: tff.Computation, phase: plan_pb2.ServerPhaseV2) -> t
         state_path = _path(spec, "server_state_input_filepath")
         client_path = _path(spec, "server_prepare_output_filepath")
         temporary_path = _path(spec, "server_intermediate_state_output_filepath")
-        results = import_computation(prepare, restore(state_path, naming.leaves(state_type, naming.SERVER)), name="server_prepare")
+        results = import_computation(
+            prepare, restore(state_path, naming.leaves(state_type, naming.SERVER)), name="server_prepare"
+        )
         broadcast = naming.leaves(broadcast_type, naming.CLIENT)
         temporary = naming.leaves(temporary_type, naming.INTERMEDIATE_STATE)
         if broadcast:
-            spec.target_node_names.append(save(client_path, broadcast, results[: len(broadcast)], "save_prepared_values_tensors"))
+            spec.target_node_names.append(
+                save(client_path, broadcast, results[: len(broadcast)], "save_prepared_values_tensors")
+            )
         if temporary:
             name = "save_intermediate_state_values_tensors"
             spec.target_node_names.append(save(temporary_path, temporary, results[len(broadcast) :], name))
@@ -122,11 +128,15 @@ def _aggregations(form: tff.backends.mapreduce.DistributeAggregateForm) -> list[
         intrinsic = call.function
         if not isinstance(intrinsic, building_blocks.Intrinsic) or intrinsic.uri != _FEDERATED_SUM:
             uri = getattr(intrinsic, "uri", type(intrinsic).__name__)
-            raise errors.ModelError(f"The learning process uses {uri}, which servers lack in DistributeAggregate form; they have {_FEDERATED_SUM}.")
+            raise errors.ModelError(
+                f"The learning process uses {uri}, which servers lack in DistributeAggregate form; they have {_FEDERATED_SUM}."
+            )
         inputs = _argument_leaves(call.argument, aggregation.parameter_name)
         for leaf, output in zip(inputs, itertools.islice(outputs, len(inputs))):
             if not leaf.name.startswith(f"{naming.UPDATE}/") or leaf.dtype not in _SUMMABLE:
-                raise errors.ModelError(f"The server cannot sum {leaf.name} ({leaf.dtype.name}); it sums numbers of client updates.")
+                raise errors.ModelError(
+                    f"The server cannot sum {leaf.name} ({leaf.dtype.name}); it sums numbers of client updates."
+                )
             config = plan_pb2.ServerAggregationConfig(intrinsic_uri=_FEDERATED_SUM, output_tensors=[_spec(output.name, output)])
             config.intrinsic_args.add().input_tensor.CopyFrom(_spec(leaf.name, leaf))
             configs.append(config)
@@ -148,5 +158,7 @@ def _selection_path(block: tff.framework.ComputationBuildingBlock, parameter: st
         path.insert(0, block.as_index() if callable(getattr(block, "as_index", None)) else block.index)
         block = block.source
     if not isinstance(block, tff.framework.Reference) or block.name != parameter or not path:
-        raise errors.ModelError(f"The learning process aggregates {block.compact_representation()}, which is not part of a client's update.")
+        raise errors.ModelError(
+            f"The learning process aggregates {block.compact_representation()}, which is not part of a client's update."
+        )
     return path

@@ -38,9 +38,7 @@ def import_computation(
         # Tables are filled by an initialiser that no result depends on: such graphs are left as they are.
         graph_def = optimize(graph_def, parameters, results)
     input_map: dict[str, tf.Tensor] = dict(zip(parameters, arguments))
-    if session_token is not None and any(
-        node.name == proto.session_token_tensor_name.split(":")[0] for node in graph_def.node
-    ):
+    if session_token is not None and any(node.name == proto.session_token_tensor_name.split(":")[0] for node in graph_def.node):
         input_map[proto.session_token_tensor_name] = session_token
 
     _isolate_resources(graph_def)

@@ -50,7 +50,9 @@ def initial_state(
     Values are computed when they are read, each alone: memory holds one tensor at a time. Those that depend on random numbers or the
     clock (the noise of tree aggregators) must fit each other and are computed in one run.
     """
-    computation = tff.backends.mapreduce.get_state_initialization_computation(initialize, grappler_config=without_optimization())
+    computation = tff.backends.mapreduce.get_state_initialization_computation(
+        initialize, grappler_config=without_optimization()
+    )
     variables = {f"{_TRAINABLE}{k}": variable for k, variable in enumerate(trainable)}
     variables.update({f"{_NON_TRAINABLE}{k}": variable for k, variable in enumerate(non_trainable)})
     leaves = naming.leaves(computation.type_signature.result, naming.SERVER)

@@ -29,7 +29,9 @@ def server_plan(form: tff.backends.mapreduce.MapReduceForm) -> plan_pb2.Plan:
     """
     simple_update_type, *secure_types = _elements(form.work.type_signature.result)
     if any(naming.leaves(secure_type, naming.UPDATE) for secure_type in secure_types):
-        raise errors.ModelError("The learning process uses secure aggregation, which on-device personalization servers do not run.")
+        raise errors.ModelError(
+            "The learning process uses secure aggregation, which on-device personalization servers do not run."
+        )
 
     with tf.Graph().as_default() as graph:
         state = create_variables(form.prepare.type_signature.parameter, naming.SERVER)
@@ -120,12 +122,17 @@ def _merge(form: tff.backends.mapreduce.MapReduceForm, aggregated: list[tf.Varia
     # The server also reduces intermediate updates into one another and stores the result with write_intermediate_update. Were
     # only `aggregated_update/` assigned, that file would hold the last input instead of the sum (spec: plan.md, section 4.6).
     return tf.group(
-        assign_all(aggregated, merged, after=values), assign_all(intermediate, merged, after=values), name="merge_into_accumulators"
+        assign_all(aggregated, merged, after=values),
+        assign_all(intermediate, merged, after=values),
+        name="merge_into_accumulators",
     ).name
 
 
 def _apply(
-    form: tff.backends.mapreduce.MapReduceForm, state: list[tf.Variable], metrics: list[tf.Variable], aggregated: list[tf.Variable]
+    form: tff.backends.mapreduce.MapReduceForm,
+    state: list[tf.Variable],
+    metrics: list[tf.Variable],
+    aggregated: list[tf.Variable],
 ) -> str:
     values = read_all([*state, *aggregated])
     report = import_computation(form.report, values[len(state) :], name="report")

@@ -39,7 +39,9 @@ def read_all(variables: Iterable[tf.Variable]) -> list[tf.Tensor]:
     return [variable.read_value() for variable in variables]
 
 
-def assign_all(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor], *, after: Sequence[tf.Tensor] = ()) -> tf.Operation:
+def assign_all(
+    variables: Sequence[tf.Variable], values: Sequence[tf.Tensor], *, after: Sequence[tf.Tensor] = ()
+) -> tf.Operation:
     """One op that assigns every value to its variable, none before all of `after` are computed.
 
     `after` takes the reads of the variables that are assigned: a value that does not depend on its variable could otherwise be
@@ -48,10 +50,7 @@ def assign_all(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor], *,
     with tf.control_dependencies(list(after)):
         # The raw op accepts any shape, which variables of open size need.
         return tf.group(
-            *(
-                tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
-                for variable, value in zip(variables, values)
-            )
+            *(tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value) for variable, value in zip(variables, values))
         )
 
 

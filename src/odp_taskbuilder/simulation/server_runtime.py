@@ -6,20 +6,20 @@ A round is: `write_client_checkpoint`, the clients, `aggregate_updates` in as ma
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
-from typing import Callable, Optional, Union
-
-import tensorflow as tf
+from collections.abc import Sequence
+from typing import Callable, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation.distribute_aggregate_server import DistributeAggregateServer
+from odp_taskbuilder.simulation.map_reduce_server import MapReduceServer
 
 Path = Union[str, "os.PathLike[str]"]
+Server = Union[MapReduceServer, DistributeAggregateServer]
 
 
 def load_plan(path: Path) -> plan_pb2.Plan:
@@ -40,117 +40,15 @@ def load_plan(path: Path) -> plan_pb2.Plan:
     return plan
 
 
-class MapReduceServer:
-    """The server's part of a Plan in MapReduce form.
+def open_server(plan: plan_pb2.Plan, *, keep_session: bool = False) -> Server:
+    """The runtime for a plan's form, which the server tells by the presence of `server_phase_v2`.
 
-    Importing the graph costs about 0.1 s. Every public method runs in a session of its own, as the server's roles share nothing but files;
-    that costs about 50 ms each. With `keep_session` they run in one session, a few milliseconds each; `close` ends it. The
-    results are the same, because every role loads or initializes what it reads.
+    Args:
+      keep_session: keep the TensorFlow sessions of a role for its next use; saves about 50 ms each time.
     """
-
-    def __init__(self, plan: plan_pb2.Plan, *, keep_session: bool = False):
-        self._keep_session = keep_session
-        self._kept: Optional[tf.compat.v1.Session] = None
-        self._savepoint = plan.server_savepoint
-        self._phase = plan.phase[0].server_phase
-        self._graph = tf.Graph()
-        try:
-            graph_def = tf.compat.v1.GraphDef.FromString(plan.server_graph_bytes.value)
-            with self._graph.as_default():
-                tf.import_graph_def(graph_def, name="")
-        except Exception as error:  # noqa: BLE001: importing raises what a broken graph makes it stumble over.
-            raise errors.ArtifactError(f"The plan's server graph cannot be imported: {error}") from error
-
-    def write_client_checkpoint(self, server_checkpoint: Path, client_checkpoint: Path) -> None:
-        """Writes what devices download, from a server checkpoint."""
-        with self._session() as session:
-            self._restore(session, self._savepoint, server_checkpoint)
-            self._save(session, self._phase.write_client_init, client_checkpoint)
-
-    def aggregate_updates(self, updates: Iterable[Path], partial: Path) -> None:
-        """One aggregator: sums client updates, each read before the next one is asked for, and writes the intermediate update."""
-        with self._session() as session:
-            self._run(session, self._phase.phase_init_op)
-            for update in updates:
-                self._restore(session, self._phase.read_update, update)
-                self._run(session, self._phase.aggregate_into_accumulators_op)
-            self._save(session, self._phase.write_intermediate_update, partial)
-
-    def merge_partials(self, partials: Sequence[Path], partial: Path) -> None:
-        """One aggregator of the next layer: sums intermediate updates and writes one."""
-        with self._session() as session:
-            self._run(session, self._phase.phase_init_op)
-            self._merge(session, partials)
-            self._save(session, self._phase.write_intermediate_update, partial)
-
-    def apply(self, server_checkpoint: Path, partials: Sequence[Path], new_server_checkpoint: Path) -> dict[str, float]:
-        """The model updater: applies intermediate updates to the server state, and returns the round's metrics."""
-        with self._session() as session:
-            self._restore(session, self._savepoint, server_checkpoint)
-            self._run(session, self._phase.phase_init_op)
-            self._merge(session, partials)
-            self._run(session, self._phase.apply_aggregrated_updates_op)
-            self._save(session, self._savepoint, new_server_checkpoint)
-            tensors = [metric.variable_name for metric in self._phase.metrics]
-            values = session.run(tensors)
-        return {metric.stat_name: _first(value) for metric, value in zip(self._phase.metrics, values)}
-
-    def _merge(self, session: tf.compat.v1.Session, partials: Sequence[Path]) -> None:
-        for partial in partials:
-            self._restore(session, self._phase.read_intermediate_update, partial)
-            self._run(session, self._phase.intermediate_aggregate_into_accumulators_op)
-
-    def close(self) -> None:
-        """Ends the session that `keep_session` kept."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
-
-    @contextlib.contextmanager
-    def _session(self):
-        session = self._kept or self._new_session()
-        if self._keep_session:
-            self._kept = session
-        try:
-            yield session
-        except tf.errors.OpError as error:
-            raise errors.ArtifactError(f"The plan's server graph failed: {error.message.splitlines()[0]}") from error
-        finally:
-            if not self._keep_session:
-                session.close()
-
-    def _new_session(self) -> tf.compat.v1.Session:
-        config = tf.compat.v1.ConfigProto()
-        # As the server does: nodes outside a run's closure are never placed, so they may even be unplaceable.
-        config.graph_options.place_pruned_graph = True
-        return tf.compat.v1.Session(graph=self._graph, config=config)
-
-    def _restore(self, session: tf.compat.v1.Session, operation: plan_pb2.CheckpointOp, path: Path) -> None:
-        feed = self._feed(operation, path)
-        self._run(session, operation.before_restore_op, feed)
-        if operation.HasField("saver_def"):
-            self._run(session, operation.saver_def.restore_op_name, feed)
-        self._run(session, operation.after_restore_op, feed)
-
-    def _save(self, session: tf.compat.v1.Session, operation: plan_pb2.CheckpointOp, path: Path) -> None:
-        feed = self._feed(operation, path)
-        self._run(session, operation.before_save_op)
-        if operation.HasField("saver_def"):
-            self._run(session, operation.saver_def.save_tensor_name.split(":")[0], feed)
-        self._run(session, operation.after_save_op)
-
-    def _feed(self, operation: plan_pb2.CheckpointOp, path: Path) -> dict[str, str]:
-        name = operation.saver_def.filename_tensor_name
-        return {name: os.fspath(path)} if name else {}
-
-    def _run(self, session: tf.compat.v1.Session, target: str, feed: Optional[dict] = None) -> None:
-        if target:
-            session.run(self._graph.get_operation_by_name(target), feed_dict=feed)
-
-
-def _first(value) -> float:
-    """What the server publishes of a metric: its first element as a double (spec: plan.md, section 5.2)."""
-    return float(value.ravel()[0]) if hasattr(value, "ravel") else float(value)
+    if plan.phase[0].HasField("server_phase_v2"):
+        return DistributeAggregateServer(plan, keep_session=keep_session)
+    return MapReduceServer(plan, keep_session=keep_session)
 
 
 def reduce_in_two_layers(inputs: Sequence[Path], reduce: Callable[[Sequence[Path], Path], None], directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from google.protobuf import message as protobuf_message
 
@@ -25,6 +25,7 @@ MAX_FILE_BYTES = (1 << 31) - 1
 _MAX_DESCRIPTION_BYTES = 4 << 20
 _MAX_TFLITE_BYTES = 256 << 20
 _MAX_FIELDS = 10_000
+_MAX_ENTRIES = 200_000
 
 # Fields that hold graphs; those of a Plan are wrapped in google.protobuf.Any, but for the flatbuffer.
 _PLAN_GRAPHS = {7: "server", 8: "client", 13: "prepare", 14: "result"}
@@ -142,7 +143,26 @@ def _description(message_class: type, source: wire.Source, fields: list[wire.Fie
     foreign = sorted({field.number for field in fields} - known)
     if foreign:
         raise errors.ArtifactError(f"{what} is no {message_class.__name__}: it has a field {foreign[0]}")
+    if _count_entries(message, _MAX_ENTRIES) > _MAX_ENTRIES:
+        raise errors.ArtifactError(f"{what} is no plan: it lists more than {_MAX_ENTRIES} things")
     return message
+
+
+def _count_entries(message: Any, limit: int) -> int:
+    """The number of fields and list elements in a message and all that it holds; counting stops beyond the limit."""
+    count = 0
+    for field, value in message.ListFields():
+        values = value if field.label == field.LABEL_REPEATED else [value]
+        count += len(values)
+        if count > limit:
+            break
+        # A map's entries are few or small: they are counted, not entered.
+        if field.type == field.TYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+            for inner in values:
+                count += _count_entries(inner, limit - count)
+                if count > limit:
+                    break
+    return count
 
 
 def _tflite(source: wire.Source, field: Optional[wire.Field], what: str) -> bytes:

@@ -20,10 +20,11 @@ from tensorflow.core.framework import node_def_pb2
 _MAX_NODES = 100_000
 # A larger node is a large constant, of which only name and op are of interest.
 _MAX_NODE_BYTES = 64 << 10
+_MAX_INPUTS = 500_000
 _MAX_IDENTITIES = 64
 # Field numbers of GraphDef and NodeDef.
 _GRAPH_NODE = 1
-_NODE_NAME, _NODE_OP, _NODE_INPUT = 1, 2, 3
+_NODE_NAME, _NODE_OP = 1, 2
 # Inputs of SaveSlices: file name, tensor names, slices, data ...; of RestoreV2: file name, tensor names, slices.
 _TENSOR_NAMES, _SAVED_DATA = 1, 3
 
@@ -61,31 +62,54 @@ def read_server_graph(source: wire.Source, start: int, end: int, what: str) -> S
     Raises:
       ArtifactError: it is no GraphDef.
     """
-    nodes: dict[str, Any] = {}
+    nodes: dict[str, _Node] = {}
+    kept_inputs = 0
     for node in _nodes(source, start, end, what):
         if nodes.setdefault(node.name, node) is not node:
             raise errors.ArtifactError(f"{what} has two nodes of the name {node.name[:200]!r}")
-    restores = {name: _restored(nodes, node) for name, node in nodes.items() if node.op == "RestoreV2"}
-    saves = {name: _saved(nodes, node) for name, node in nodes.items() if node.op == "SaveSlices"}
+        kept_inputs += len(node.inputs)
+        if kept_inputs > _MAX_INPUTS:
+            raise errors.ArtifactError(f"{what} restores and saves more than {_MAX_INPUTS} tensors")
+    restores = {name: _named_tensors(nodes, node) for name, node in nodes.items() if node.op == "RestoreV2"}
+    saves = {name: _named_tensors(nodes, node) for name, node in nodes.items() if node.op == "SaveSlices"}
     return ServerGraph(
         num_bytes=end - start,
         nodes=len(nodes),
         ops=dict(sorted(collections.Counter(node.op for node in nodes.values()).items())),
         node_names=frozenset(nodes),
-        variables=tuple(_variable(node) for node in nodes.values() if node.op == "VarHandleOp"),
-        placeholders=tuple(_placeholder(node) for node in nodes.values() if node.op == "Placeholder"),
+        variables=tuple(node.tensor for node in nodes.values() if node.op == "VarHandleOp"),
+        placeholders=tuple(node.tensor for node in nodes.values() if node.op == "Placeholder"),
         restores=restores,
         saves=saves,
         copies={
             saved.name: origin
             for name in saves
-            for saved, reference in zip(saves[name], nodes[name].input[_SAVED_DATA:])
+            for saved, reference in zip(saves[name], nodes[name].inputs[_SAVED_DATA:])
             if (origin := _restored_origin(nodes, restores, reference)) is not None
         },
     )
 
 
-def _nodes(source: wire.Source, start: int, end: int, what: str) -> Iterator[Any]:
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """What is kept of a node: as little as possible, for graphs that strangers made large.
+
+    Attributes:
+      inputs: of RestoreV2, SaveSlices and Identity.
+      dtypes: of the tensors that RestoreV2 and SaveSlices name.
+      strings: of a constant.
+      tensor: of a variable or placeholder.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    strings: tuple[str, ...] = ()
+    tensor: Optional[TensorSpec] = None
+
+
+def _nodes(source: wire.Source, start: int, end: int, what: str) -> Iterator[_Node]:
     for field in wire.fields(source, start, end, what, limit=_MAX_NODES):
         if field.number != _GRAPH_NODE:
             continue
@@ -93,69 +117,61 @@ def _nodes(source: wire.Source, start: int, end: int, what: str) -> Iterator[Any
             yield _large_node(source, field, what)
             continue
         try:
-            yield node_def_pb2.NodeDef.FromString(source[field.start : field.end])
+            yield _node(node_def_pb2.NodeDef.FromString(source[field.start : field.end]))
         except protobuf_message.DecodeError:
             raise errors.ArtifactError(f"{what} is no GraphDef: the node at byte {field.start} does not parse") from None
 
 
-def _large_node(source: wire.Source, message: wire.Field, what: str) -> Any:
-    node = node_def_pb2.NodeDef()
-    for field in wire.fields(source, message.start, message.end, what, limit=_MAX_NODES):
-        if field.number in (_NODE_NAME, _NODE_OP, _NODE_INPUT) and field.end - field.start <= _MAX_NODE_BYTES:
-            text = source[field.start : field.end].decode("utf-8", "replace")
-            if field.number == _NODE_NAME:
-                node.name = text
-            elif field.number == _NODE_OP:
-                node.op = text
-            else:
-                node.input.append(text)
-    return node
+def _node(proto: Any) -> _Node:
+    name, op = proto.name, proto.op
+    if op in ("VarHandleOp", "Placeholder"):
+        tensor = TensorSpec(name, dtypes.dtype_name(proto.attr["dtype"].type), shape_of(proto.attr["shape"].shape))
+        return _Node(name, op, tensor=tensor)
+    if op in ("RestoreV2", "SaveSlices"):
+        types = proto.attr["dtypes" if op == "RestoreV2" else "T"].list.type
+        return _Node(name, op, inputs=tuple(proto.input), dtypes=tuple(map(dtypes.dtype_name, types)))
+    if op == "Const":
+        return _Node(name, op, strings=tuple(_text(value) for value in proto.attr["value"].tensor.string_val))
+    return _Node(name, op, inputs=tuple(proto.input[:1]) if op == "Identity" else ())
 
 
-def _variable(node: Any) -> TensorSpec:
-    return TensorSpec(node.name, dtypes.dtype_name(node.attr["dtype"].type), shape_of(node.attr["shape"].shape))
+def _large_node(source: wire.Source, message: wire.Field, what: str) -> _Node:
+    """Name and op only: it holds a large constant."""
+    found = {
+        field.number: _text(source[field.start : field.end])
+        for field in wire.fields(source, message.start, message.end, what, limit=_MAX_NODES)
+        if field.number in (_NODE_NAME, _NODE_OP) and field.end - field.start <= _MAX_NODE_BYTES
+    }
+    return _Node(found.get(_NODE_NAME, ""), found.get(_NODE_OP, ""))
 
 
-def _placeholder(node: Any) -> TensorSpec:
-    return TensorSpec(node.name, dtypes.dtype_name(node.attr["dtype"].type), shape_of(node.attr["shape"].shape))
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
 
 
-def _restored(nodes: Mapping[str, Any], node: Any) -> tuple[TensorSpec, ...]:
-    return _named(nodes, node, node.attr["dtypes"].list.type)
+def _named_tensors(nodes: Mapping[str, _Node], node: _Node) -> tuple[TensorSpec, ...]:
+    names = nodes.get(_producer(node.inputs[_TENSOR_NAMES])) if len(node.inputs) > _TENSOR_NAMES else None
+    return tuple(TensorSpec(name, dtype, None) for name, dtype in zip(names.strings if names else (), node.dtypes))
 
 
-def _saved(nodes: Mapping[str, Any], node: Any) -> tuple[TensorSpec, ...]:
-    return _named(nodes, node, node.attr["T"].list.type)
-
-
-def _named(nodes: Mapping[str, Any], node: Any, types: Any) -> tuple[TensorSpec, ...]:
-    names = _constant_strings(nodes, node.input[_TENSOR_NAMES]) if len(node.input) > _TENSOR_NAMES else []
-    return tuple(TensorSpec(name, dtypes.dtype_name(dtype), None) for name, dtype in zip(names, types))
-
-
-def _constant_strings(nodes: Mapping[str, Any], reference: str) -> list[str]:
-    node = _producer(nodes, reference)
-    if node is None or node.op != "Const":
-        return []
-    return [value.decode("utf-8", "replace") for value in node.attr["value"].tensor.string_val]
-
-
-def _restored_origin(nodes: Mapping[str, Any], restores: Mapping[str, tuple[TensorSpec, ...]], reference: str) -> Optional[str]:
+def _restored_origin(
+    nodes: Mapping[str, _Node], restores: Mapping[str, tuple[TensorSpec, ...]], reference: str
+) -> Optional[str]:
     """The checkpoint tensor that a reference stands for, through Identity nodes."""
     for _ in range(_MAX_IDENTITIES):
-        node = _producer(nodes, reference)
+        node = nodes.get(_producer(reference))
         if node is None:
             return None
         if node.op == "RestoreV2":
             _, _, output = reference.partition(":")
             tensors = restores[node.name]
-            index = int(output) if output.isdecimal() else 0
+            index = int(output) if output.isascii() and output.isdecimal() and len(output) < 8 else 0
             return tensors[index].name if index < len(tensors) else None
-        if node.op != "Identity" or not node.input:
+        if node.op != "Identity" or not node.inputs:
             return None
-        reference = node.input[0]
+        reference = node.inputs[0]
     return None
 
 
-def _producer(nodes: Mapping[str, Any], reference: str) -> Any:
-    return nodes.get(reference.partition(":")[0])
+def _producer(reference: str) -> str:
+    return reference.partition(":")[0]

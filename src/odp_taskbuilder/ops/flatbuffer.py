@@ -16,6 +16,7 @@ from typing import Optional
 from odp_taskbuilder import errors
 
 _MAX_TABLES = 200_000
+_MAX_INTS = 2_000_000
 _STRING, _VECTOR, _BLOB = 5, 10, 25
 
 
@@ -30,6 +31,7 @@ class FlatBuffer:
         self.what = what
         self._bytes_left = 2 * len(data)
         self._tables_left = _MAX_TABLES
+        self._ints_left = _MAX_INTS
 
     def root(self, identifier: bytes) -> Table:
         if len(self.data) < 8 or self.data[4:8] != identifier:
@@ -55,6 +57,13 @@ class FlatBuffer:
         if self._bytes_left < 0:
             raise self.corrupt("it refers to the same bytes again and again")
         return self.data[position : position + length]
+
+    def ints(self, position: int, count: int) -> tuple[int, ...]:
+        octets = self.span(position, 4 * count)
+        self._ints_left -= count
+        if self._ints_left < 0:
+            raise self.corrupt(f"its vectors hold more than {_MAX_INTS} numbers")
+        return struct.unpack(f"<{count}i", octets)
 
     def corrupt(self, reason: str) -> errors.ArtifactError:
         return errors.ArtifactError(f"{self.what} is corrupt: {reason}")
@@ -88,8 +97,7 @@ class Table:
 
     def ints(self, slot: int) -> tuple[int, ...]:
         """A vector of int32."""
-        start, count = self._vector(slot)
-        return struct.unpack(f"<{count}i", self._buffer.span(start, 4 * count))
+        return self._buffer.ints(*self._vector(slot))
 
     def tables(self, slot: int) -> Iterator[Table]:
         start, count = self._vector(slot)

@@ -45,6 +45,8 @@ _BUFFER_DATA = 0
 # Integer constants are kept up to this size: counts, not weights.
 _INTEGER_CODES = {"INT32": "<i", "INT64": "<q"}
 _MAX_INTEGERS_BYTES = 256
+# The names of a checkpoint's tensors.
+_MAX_STRINGS = 100_000
 
 
 class OpKind(enum.Enum):
@@ -217,7 +219,7 @@ def _elements(
 def _string_elements(buffer: flatbuffer.FlatBuffer, content: bytes) -> tuple[bytes, ...]:
     """TFLite's string tensor: int32 count, int32 offsets of the elements and of the end, the bytes."""
     count = struct.unpack_from("<i", content)[0] if len(content) >= 4 else -1
-    if not 0 <= count <= (len(content) - 8) // 4:
+    if not 0 <= count <= min((len(content) - 8) // 4, _MAX_STRINGS):
         raise buffer.corrupt(f"a string tensor of {len(content)} bytes has {count} elements")
     offsets = struct.unpack_from(f"<{count + 1}i", content, 4)
     if any(start > end for start, end in zip(offsets, offsets[1:])) or offsets[0] < 0 or offsets[-1] > len(content):

@@ -1,0 +1,68 @@
+"""`odp-task inspect`."""
+
+import json
+import subprocess
+import sys
+
+from odp_taskbuilder.plan import checkpoint
+
+# Runs the command, and says on the last line of stderr what it imported.
+_SCRIPT = """
+import atexit, sys
+from odp_taskbuilder.cli.main import main
+atexit.register(lambda: print([name for name in ('tensorflow', 'matplotlib') if name in sys.modules], file=sys.stderr))
+main()
+"""
+
+
+def _run(*arguments):
+    return subprocess.run([sys.executable, "-c", _SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_json_of_the_published_artifacts_without_tensorflow(golden):
+    run = _run("inspect", golden / "keras_dense" / "expected_mapreduce", "--json")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.splitlines() == ["[]"]
+    document = json.loads(run.stdout)
+    assert [file["kind"] for file in document["files"]] == ["Plan", "ClientOnlyPlan", "checkpoint"] * 2
+    assert [
+        (entry["task"], entry["plan_bytes"], entry["download_bytes"], entry["upload_bytes"]) for entry in document["traffic"]
+    ] == [
+        ("training", 31698, 806519, 806518),
+        ("evaluation", 16846, 806384, 240),
+    ]
+
+
+def test_text_names_what_matters(golden):
+    run = _run("inspect", golden / "keras_dense" / "expected_mapreduce")
+    assert run.returncode == 0, run.stderr
+    assert "plan.pb: Plan, MapReduce form, 151,342 bytes" in run.stdout
+    assert "server/client_work/train/loss <- Identity_54:0" in run.stdout
+    assert "dp_event/noise_multiplier: 0.22200349 (noise multiplier)" in run.stdout
+    assert "module version 341912000" in run.stdout
+
+
+def test_foreign_files_are_refused_with_one_message(tmp_path):
+    path = tmp_path / "notes.pb"
+    path.write_text("These are not the bytes of a plan.")
+    run = _run("inspect", path, "--json")
+    assert run.returncode == 9
+    assert f"{path} is no Plan, ClientOnlyPlan or V1 checkpoint" in json.loads(run.stdout)["error"]["message"]
+    assert "Traceback" not in run.stderr
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path):
+    run = _run("inspect", tmp_path / "absent.pb")
+    assert run.returncode == 2
+    assert "does not exist" in run.stderr
+
+
+def test_numbers_that_json_lacks_are_strings(tmp_path):
+    import numpy as np
+
+    with open(tmp_path / "a.ckp", "wb") as file:
+        value = np.full((2,), np.nan, np.float32)
+        checkpoint.write_checkpoint(file, [checkpoint.CheckpointTensor("server/w", 1, (2,), lambda: value)])
+    run = _run("inspect", tmp_path / "a.ckp", "--json")
+    statistics = json.loads(run.stdout, parse_constant=lambda text: 1 / 0)["files"][0]["tensors"][0]["statistics"]
+    assert (statistics["norm"], statistics["non_finite"]) == ("nan", 2)

@@ -1,0 +1,46 @@
+"""`odp-task verify`."""
+
+import json
+import subprocess
+import sys
+
+_COMMAND = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "verify"]
+
+
+def _run(*arguments):
+    return subprocess.run([*_COMMAND, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_published_artifacts_hold(golden):
+    run = _run(golden / "keras_dense" / "expected_mapreduce")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "6 files, 0 findings: holds."
+    assert "There is no manifest.json" in run.stdout
+
+
+def test_damage_ends_with_9_and_names_the_file(golden, tmp_path):
+    for name in ("plan.pb", "client_only_plan.pb", "initial_state.server.ckp"):
+        content = bytearray((golden / "keras_dense" / "expected_mapreduce" / name).read_bytes())
+        if name == "initial_state.server.ckp":
+            content[400_000] ^= 1
+        (tmp_path / name).write_bytes(content)
+    run = _run(tmp_path, "--json")
+    assert run.returncode == 9
+    (finding,) = json.loads(run.stdout)["findings"]
+    assert finding["file"] == "initial_state.server.ckp"
+    assert "does not have its checksum" in finding["problem"]
+
+
+def test_ops_can_be_judged_by_another_list(golden, tmp_path):
+    (tmp_path / "ops.csv").write_text("341812000,MapDataset\n")
+    arguments = [golden / "keras_dense" / "expected_mapreduce", "--allowlist", tmp_path / "ops.csv"]
+    run = _run(*arguments)
+    assert run.returncode == 9
+    assert "client_only_plan.pb: no listed module version has the ops BatchDatasetV2, BroadcastGradientArgs," in run.stdout
+    assert _run(*arguments, "--skip_flex_ops_check").returncode == 0
+
+
+def test_a_directory_without_artifacts_is_an_error(tmp_path):
+    run = _run(tmp_path)
+    assert run.returncode == 9
+    assert "holds no artifacts" in run.stderr

@@ -23,6 +23,7 @@ _COMMANDS = {
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
     "init": ("init", "Write a first task config for a model."),
     "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
+    "scan": ("scan", "Look for what a model of unknown origin should not hold, without loading it."),
     "data": ("data", "Make and describe the data of simulated clients."),
     "privacy": ("privacy", "Account for the differential privacy of a training task."),
     "simulate": ("simulate", "Run the built tasks on simulated clients."),

@@ -1,0 +1,183 @@
+"""`odp-task simulate`: runs the artifacts of a build on client data."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, Optional
+
+import click
+
+from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.config.spec import ASSUMED_POPULATION
+from odp_taskbuilder.metrics.run import short_name
+from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice
+from odp_taskbuilder.simulation.rounds import RoundOptions, RoundReport, Summary, TaskSummary
+from odp_taskbuilder.simulation.sampling import Sampling
+from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simulate
+
+_DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
+# Bad clients of a round that are named.
+_MAX_NAMED = 3
+
+
+@click.command()
+@click.argument("artifacts", type=click.Path(path_type=pathlib.Path))
+@click.option(
+    "--data",
+    required=True,
+    help="Client data, PATH[?OPTIONS]; `synthetic` makes some that fits the plan. See `odp-task data -h`.",
+)
+@click.option("--evaluation_data", help="Client data of the evaluation task.  [default: that of --data]")
+@click.option("--rounds", required=True, type=click.IntRange(min=1), help="Training rounds that the run is to have in the end.")
+@click.option(
+    "--clients_per_round",
+    required=True,
+    type=click.IntRange(min=1),
+    help="Size of a training cohort; with Poisson sampling its mean.",
+)
+@click.option("--run_dir", type=_DIRECTORY, help="Keep checkpoints and metrics of all rounds here; resume what is there.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampling of clients.")
+@click.option(
+    "--sampling", type=click.Choice([kind.value for kind in Sampling]), default=Sampling.FIXED.value, show_default=True
+)
+@click.option("--skip_bad_clients", is_flag=True, help="Count clients that fail, as a server would, instead of ending.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that run clients.  [default: the cores]")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="local",
+    show_default=True,
+    help="ray: on a Ray cluster; tff: TFF itself, to compare.",
+)
+@click.option("--saved_model", type=_DIRECTORY, help="What the artifacts were built from (--engine tff).")
+@click.option("--task_config", help="What the artifacts were built from (--engine tff).")
+@click.option(
+    "--evaluation_checkpoint",
+    type=click.Choice([choice.value for choice in CheckpointChoice]),
+    default=CheckpointChoice.NEWEST.value,
+    show_default=True,
+    help="Which of the checkpoints that the selector admits an evaluation round takes; the server takes a random one.",
+)
+@click.option(
+    "--hours_per_round",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="For selectors that count hours.",
+)
+@click.option(
+    "--population",
+    type=click.IntRange(min=1),
+    default=ASSUMED_POPULATION,
+    show_default=True,
+    help="Number of devices that privacy accounting assumes.",
+)
+@click.option("--logdir", type=_DIRECTORY, help="Write TensorBoard summaries, round by round.")
+@options.json_option
+def command(
+    artifacts: pathlib.Path,
+    data: str,
+    evaluation_data: Optional[str],
+    rounds: int,
+    clients_per_round: int,
+    run_dir: Optional[pathlib.Path],
+    seed: int,
+    sampling: str,
+    skip_bad_clients: bool,
+    workers: Optional[int],
+    engine: str,
+    saved_model: Optional[pathlib.Path],
+    task_config: Optional[str],
+    evaluation_checkpoint: str,
+    hours_per_round: float,
+    population: int,
+    logdir: Optional[pathlib.Path],
+    json_mode: bool,
+) -> None:
+    """Run the tasks of a build: the very plans that phones and server would get, on the examples of simulated clients.
+
+    ARTIFACTS is the directory that `odp-task build` wrote. Each round samples clients, runs the client plan on each in TensorFlow Lite, aggregates and applies their
+    updates with the server plan, and keeps checkpoint and metrics where a server would. The same command resumes an interrupted run.
+
+    \b
+      odp-task simulate odp_artifacts/digits --data clients/train --evaluation_data clients/test \\
+          --rounds 30 --clients_per_round 10 --run_dir runs/digits
+    """
+    summary = simulate(
+        artifacts,
+        SimulationOptions(
+            data=data,
+            evaluation_data=evaluation_data,
+            rounds=RoundOptions(
+                rounds=rounds,
+                clients_per_round=clients_per_round,
+                sampling=Sampling(sampling),
+                seed=seed,
+                skip_bad_clients=skip_bad_clients,
+                evaluation_checkpoint=CheckpointChoice(evaluation_checkpoint),
+                hours_per_round=hours_per_round,
+            ),
+            run_directory=run_dir,
+            logdir=logdir,
+            engine=engine,
+            num_workers=workers,
+            assumed_population=population,
+            saved_model=saved_model,
+            task_config=task_config,
+        ),
+        on_round=lambda report: _show_progress(report, rounds),
+    )
+    if json_mode:
+        output.print_json(dataclasses.asdict(summary))
+        return
+    _print_summary(summary, run_dir)
+
+
+def _show_progress(report: RoundReport, rounds: int) -> None:
+    parts = [f"{report.clients} clients", f"{report.clients / max(report.seconds, 1e-9):.1f} clients/s"]
+    parts += [f"{short_name(name)} {value:.4g}" for name, value in report.metrics.items() if name.endswith("/loss")]
+    if report.epsilon is not None:
+        parts.append(f"epsilon {report.epsilon:.4g}")
+    if report.task == "training":
+        output.note(f"round {report.number}/{rounds}: {', '.join(parts)}")
+    else:
+        output.note(f"  evaluation round {report.number}, of training round {report.checkpoint_round}: {', '.join(parts)}")
+    for client in report.bad_clients[:_MAX_NAMED]:
+        output.note(f"  skipped: {client.reason}")
+    if len(report.bad_clients) > _MAX_NAMED:
+        output.note(f"  and {len(report.bad_clients) - _MAX_NAMED} more bad clients were skipped")
+
+
+def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
+    rate = summary.clients / summary.seconds if summary.seconds else 0.0
+    lines = [f"Population {summary.population}: {summary.clients} clients in {summary.seconds:.1f} s, {rate:.1f} clients/s"]
+    if summary.bad_clients:
+        lines.append(f"  bad clients, skipped: {summary.bad_clients}")
+    lines += _task_lines("training", summary.training)
+    if summary.evaluation is not None:
+        lines += _task_lines("evaluation", summary.evaluation)
+    if summary.epsilon is None:
+        lines.append("  privacy: no DP aggregator, no guarantee")
+    else:
+        lines.append(
+            f"  privacy: epsilon {summary.epsilon:.6g} at delta {summary.delta:.4g} after {summary.training.rounds} rounds"
+        )
+    if run_dir is not None:
+        lines.append(f"Show the metrics with: odp-task metrics {run_dir}")
+    click.echo("\n".join(lines))
+
+
+def _task_lines(name: str, task: TaskSummary) -> list[str]:
+    lines = [f"  {name}: {task.rounds} rounds"]
+    if not task.rounds:
+        return lines
+    shown: dict[str, Any] = {short_name(key): value for key, value in task.metrics.items() if key.startswith("server/")}
+    lines.append("    last round: " + ", ".join(f"{key} {value:.6g}" for key, value in shown.items()))
+    for direction, total in (("broadcast", task.communication.broadcast), ("aggregated", task.communication.aggregated)):
+        client = task.metrics[f"communication/{direction}_bytes_per_client"]
+        round_ = task.metrics[f"communication/{direction}_bytes"]
+        lines.append(
+            f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client, {round_:,.0f} bytes in the last round, {total:,} bytes in all"
+        )
+    return lines

@@ -1,0 +1,210 @@
+"""What a build directory deploys: the tasks with their plans, as a server reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Optional
+
+from google.protobuf import message, text_format
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
+from odp_taskbuilder.data.synthetic import Feature
+from odp_taskbuilder.inspection.client_graph import describe_client_graph
+from odp_taskbuilder.ops.tflite import read_tflite
+from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
+
+# The ids that a task server gives to the first tasks of a population.
+TRAINING_TASK_ID, EVALUATION_TASK_ID = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployedTask:
+    """One task.
+
+    Attributes:
+      plan, client_only_plan: the files' bytes.
+      report_goal: client reports without which no round completes.
+      max_reports: how many are aggregated at most.
+      features: what the client plan parses from each example.
+    """
+
+    task_id: int
+    plan: bytes
+    client_only_plan: bytes
+    report_goal: int
+    max_reports: int
+    features: tuple[Feature, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both plans."""
+        return hashlib.sha256(hashlib.sha256(self.plan).digest() + hashlib.sha256(self.client_only_plan).digest()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """The tasks of one population.
+
+    Attributes:
+      initial_checkpoint: the server checkpoint of iteration 0.
+      total_rounds: training rounds after which the server ends the tasks.
+      evaluation: None if there is no evaluation task.
+      evaluation_share: devices handed the evaluation task for each one that is handed the training task.
+      checkpoint_selector: which training checkpoints the evaluation task reads.
+      privacy: what accounting starts from, with `rounds` the task's total; None without a DP aggregator.
+    """
+
+    population: str
+    training: DeployedTask
+    initial_checkpoint: pathlib.Path
+    total_rounds: int
+    eligibility: EligibilitySpec
+    privacy: Optional[PrivacySpec]
+    evaluation: Optional[DeployedTask] = None
+    evaluation_share: float = 0.0
+    checkpoint_selector: Optional[CheckpointSelector] = None
+
+
+def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
+    """Reads a directory that `odp-task build` wrote.
+
+    Args:
+      path: the directory, or the one above it if that holds only one.
+      assumed_population: number of devices that privacy accounting assumes.
+
+    Raises:
+      StorageError: a file is missing or cannot be read.
+      ArtifactError: a file is not what its name says.
+      UsageError: there is no training task.
+    """
+    directory = _artifacts_directory(path)
+    if (
+        not (directory / artifact_set.PLAN).exists()
+        and (directory / (artifact_set.EVALUATION_PREFIX + artifact_set.PLAN)).exists()
+    ):
+        raise errors.UsageError(
+            f"{directory} holds an evaluation task only: its checkpoints come from training rounds.",
+            next_step="Build with mode: TRAINING_AND_EVAL.",
+        )
+    task = _read_task(directory / artifact_set.TASK)
+    training = _deployed(directory, "", task, TRAINING_TASK_ID)
+    evaluation, share, selector = None, 0.0, None
+    evaluation_task_file = directory / (artifact_set.EVALUATION_PREFIX + artifact_set.TASK)
+    if evaluation_task_file.exists():
+        evaluation_task = _read_task(evaluation_task_file)
+        evaluation = _deployed(directory, artifact_set.EVALUATION_PREFIX, evaluation_task, EVALUATION_TASK_ID)
+        share = evaluation_task.info.traffic_weight / max(1, task.info.traffic_weight)
+        selector = _selector(evaluation_task.info.evaluation_info.check_point_selector)
+    eligibility = _eligibility(task)
+    return Deployment(
+        population=task.population_name or directory.resolve().name,
+        training=training,
+        initial_checkpoint=directory / artifact_set.CHECKPOINT,
+        total_rounds=task.total_iteration,
+        eligibility=eligibility,
+        privacy=_privacy(
+            _read_text(directory / artifact_set.REPORT, task_builder_pb2.TaskReport()), task, eligibility, assumed_population
+        ),
+        evaluation=evaluation,
+        evaluation_share=share,
+        checkpoint_selector=selector,
+    )
+
+
+def _artifacts_directory(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        raise errors.StorageError(
+            f"There is no directory {path}.", next_step="Expected what `odp-task build` wrote: odp_artifacts/<population>."
+        )
+    if (path / artifact_set.TASK).exists() or (path / (artifact_set.EVALUATION_PREFIX + artifact_set.TASK)).exists():
+        return path
+    inner = sorted(child.parent for child in path.glob(f"*/{artifact_set.MANIFEST}"))
+    if len(inner) == 1:
+        return inner[0]
+    found = f"; it holds those of {', '.join(child.name for child in inner)}" if inner else ""
+    raise errors.StorageError(
+        f"{path} holds no artifacts of one population{found}.", next_step="Name the directory odp_artifacts/<population>."
+    )
+
+
+def _deployed(directory: pathlib.Path, prefix: str, task: task_pb2.Task, task_id: int) -> DeployedTask:
+    client_plan_file = directory / (prefix + artifact_set.CLIENT_ONLY_PLAN)
+    client_only_plan = _read_bytes(client_plan_file)
+    try:
+        tflite_graph = plan_pb2.ClientOnlyPlan.FromString(client_only_plan).tflite_graph
+    except message.DecodeError as error:
+        raise errors.ArtifactError(f"{client_plan_file} is no ClientOnlyPlan: {error}") from error
+    graph = describe_client_graph(read_tflite(tflite_graph, str(client_plan_file)), tflite_graph, str(client_plan_file))
+    return DeployedTask(
+        task_id=task_id,
+        plan=_read_bytes(directory / (prefix + artifact_set.PLAN)),
+        client_only_plan=client_only_plan,
+        report_goal=task.min_aggregation_size,
+        max_reports=task.max_aggregation_size,
+        features=tuple(Feature(feature.name, feature.dtype, feature.shape) for feature in graph.features),
+    )
+
+
+def _read_task(path: pathlib.Path) -> task_pb2.Task:
+    task = _read_text(path, task_pb2.Task())
+    if task.min_aggregation_size < 1:
+        raise errors.ArtifactError(
+            f"{path} has no min_aggregation_size: the task cannot run.",
+            next_step="Build without --build_artifact_only to get whole tasks.",
+        )
+    return task
+
+
+def _read_text(path: pathlib.Path, result: message.Message) -> message.Message:
+    try:
+        return text_format.Parse(_read_bytes(path).decode("utf-8"), result)
+    except (UnicodeDecodeError, text_format.ParseError) as error:
+        raise errors.ArtifactError(f"{path} is no {result.DESCRIPTOR.name} in text format: {error}") from error
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise errors.StorageError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def _eligibility(task: task_pb2.Task) -> EligibilitySpec:
+    separation = examples = 0
+    for policy in task.info.training_info.eligibility_task_info.eligibility_policies:
+        separation = max(separation, policy.min_sep_policy.minimum_separation)
+        examples = max(examples, policy.data_availability_policy.min_example_count)
+    return EligibilitySpec(minimum_separation=separation, min_example_count=examples)
+
+
+def _selector(selector: task_pb2.CheckPointSelector) -> CheckpointSelector:
+    if selector.HasField("duration_selector"):
+        return CheckpointSelector(max(1, selector.duration_selector.hours), "hour")
+    return CheckpointSelector(max(1, selector.iteration_selector.size), "round")
+
+
+def _privacy(
+    report: task_builder_pb2.TaskReport, task: task_pb2.Task, eligibility: EligibilitySpec, assumed_population: int
+) -> Optional[PrivacySpec]:
+    applied, dp = report.applied_algorithms, report.dp_hyperparameters
+    if not applied.dp_aggregator or not dp.noise_multiplier:
+        return None
+    return PrivacySpec(
+        aggregator=DpAggregator(task_builder_pb2.DpAggregator.Enum.Name(applied.dp_aggregator)),
+        skip_aggregator=False,
+        # What was built is only accounted for here, not judged again.
+        skip_check=True,
+        noise_multiplier=dp.noise_multiplier,
+        clip_norm=dp.dp_clip_norm,
+        target_epsilon=dp.dp_epsilon,
+        # The report's numbers are 32-bit: 1 / population may have been rounded up.
+        delta=min(dp.dp_delta, 1 / assumed_population),
+        rounds=task.total_iteration,
+        report_goal=task.min_aggregation_size,
+        minimum_separation=eligibility.minimum_separation,
+        population=assumed_population,
+    )

@@ -1,0 +1,110 @@
+"""One round, run from the emitted plans: the server's steps in a process of their own, the clients by an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from odp_taskbuilder.simulation.deployment import DeployedTask
+from odp_taskbuilder.simulation.engines import Engine
+from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, ClientSession, WriteClientCheckpoint
+from odp_taskbuilder.simulation.processes import ChildProcesses
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.simulation.worker import ServerWorker
+
+# Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a round, and it is fixed, since another grouping
+# of the same sums would round differently.
+_MAX_SESSIONS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundResult:
+    """What one round yields.
+
+    Attributes:
+      metrics: as the server publishes them.
+      new_checkpoint: the new server checkpoint; of an evaluation round nobody needs it.
+      broadcast_bytes: what one client downloads, plan and checkpoint.
+      update_bytes: what all clients uploaded together.
+      reports: clients whose updates were aggregated.
+    """
+
+    metrics: Mapping[str, float]
+    new_checkpoint: pathlib.Path
+    reports: int
+    bad_clients: tuple[BadClient, ...]
+    broadcast_bytes: int
+    update_bytes: int
+
+
+class RoundRunner(Protocol):
+    """Runs rounds of a task."""
+
+    def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+        """Runs one round from a server checkpoint; the files of its result are there until the next one.
+
+        Raises:
+          OdpTaskError: a client is bad and must not be skipped, or something failed.
+        """
+
+    def close(self) -> None:
+        """Ends all processes."""
+
+
+class PlanRounds:
+    """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
+
+    def __init__(self, tasks: Mapping[int, DeployedTask], engine: Engine, scratch: pathlib.Path, *, skip_bad_clients: bool):
+        self._tasks = tasks
+        self._engine = engine
+        self._scratch = scratch
+        self._skip_bad_clients = skip_bad_clients
+        self._server = ChildProcesses("server", functools.partial(_make_server, tasks), 1, scratch)
+
+    def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+        client_checkpoint = self._scratch / "client_checkpoint"
+        new_checkpoint = self._scratch / "server_checkpoint"
+        self._server.run([WriteClientCheckpoint(task_id, str(server_checkpoint), str(client_checkpoint))])
+        sessions = self._sessions(task_id, client_checkpoint, client_ids)
+        results = self._engine.run(sessions)
+        partials = tuple(session.partial for session, result in zip(sessions, results) if result.reports)
+        (metrics,) = self._server.run([ApplyPartials(task_id, str(server_checkpoint), partials, str(new_checkpoint))])
+        for session in sessions:
+            os.unlink(session.partial)
+        return RoundResult(
+            metrics=metrics,
+            new_checkpoint=new_checkpoint,
+            reports=sum(result.reports for result in results),
+            bad_clients=tuple(client for result in results for client in result.bad_clients),
+            broadcast_bytes=len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size,
+            update_bytes=sum(result.update_bytes for result in results),
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+        self._server.close()
+
+    def _sessions(self, task_id: int, client_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> list[ClientSession]:
+        size = max(1, math.ceil(len(client_ids) / _MAX_SESSIONS))
+        return [
+            ClientSession(
+                task_id=task_id,
+                checkpoint=str(client_checkpoint),
+                client_ids=tuple(client_ids[start : start + size]),
+                partial=str(self._scratch / f"partial_{start // size}"),
+                skip_bad_clients=self._skip_bad_clients,
+            )
+            for start in range(0, len(client_ids), size)
+        ]
+
+
+def _make_server(tasks: Mapping[int, DeployedTask], position: int) -> ServerWorker:
+    from odp_taskbuilder.simulation.worker import ServerWorker
+
+    return ServerWorker(tasks)

@@ -1,0 +1,211 @@
+"""Persistent child processes, forked from one that has TensorFlow loaded already.
+
+    with ChildProcesses("worker", make_handler, count=4, scratch=scratch) as children:
+        results = children.run(jobs)
+
+The standard library's forkserver imports TensorFlow once; every child is then there in a fraction of a second and shares its memory. The
+parent runs no TensorFlow op, and needs not even import it. A child ends when it is told to, when it is killed, and when its parent is
+gone, however that came about; nothing is left to the interpreter's finalization, which TensorFlow Lite does not always survive.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from odp_taskbuilder import errors
+
+# Imported before the first child is forked.
+_PRELOADED = ["odp_taskbuilder.simulation.worker"]
+# Children that die on the same job, before the job is given up.
+_MAX_DEATHS = 3
+
+Handler = Callable[[Any], Any]
+
+
+class ChildProcesses:
+    """A fixed number of children that each make one handler and call it on the jobs that they are sent.
+
+    A child that dies is replaced, and its job is done again. Making the handler is part of a child's first job.
+    """
+
+    def __init__(self, name: str, make_handler: Callable[[int], Handler], count: int, scratch: pathlib.Path):
+        """Starts the children.
+
+        Args:
+          name: of their logs.
+          make_handler: called in each child with its position; must be importable there, like every job and result.
+          scratch: directory for what the children write to stdout and stderr. They remove it when the parent was killed.
+        """
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_PRELOADED)
+        self._make_handler = make_handler
+        self._name = name
+        self._scratch = scratch
+        self._children = [self._start(position) for position in range(count)]
+
+    def __enter__(self) -> ChildProcesses:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def process_ids(self) -> list[int]:
+        return [child.process.pid for child in self._children]
+
+    def run(self, jobs: Sequence[Any]) -> list[Any]:
+        """Does jobs, as many at a time as there are children.
+
+        Returns:
+          Their results in the order of the jobs.
+
+        Raises:
+          what a handler raises; the first one. The children are not usable then.
+          OdpTaskError: a job killed three children.
+        """
+        waiting = collections.deque(range(len(jobs)))
+        deaths: collections.Counter[int] = collections.Counter()
+        results: dict[int, Any] = {}
+        busy: dict[int, int] = {}  # Position of the child to index of its job.
+        while len(results) < len(jobs):
+            for position, child in enumerate(self._children):
+                if waiting and position not in busy:
+                    busy[position] = waiting.popleft()
+                    child.send(jobs[busy[position]])
+            connections = {self._children[position].connection: position for position in busy}
+            for ready in multiprocessing.connection.wait(list(connections)):
+                position = connections[ready]
+                index = busy.pop(position)
+                try:
+                    outcome, value = ready.recv()
+                except (EOFError, OSError):
+                    deaths[index] += 1
+                    self._replace(position, jobs[index], deaths[index])
+                    waiting.appendleft(index)
+                    continue
+                if outcome == "raised":
+                    raise value
+                results[index] = value
+        return [results[index] for index in range(len(jobs))]
+
+    def close(self) -> None:
+        """Ends the children at once."""
+        for child in self._children:
+            child.end()
+
+    def _start(self, position: int) -> _Child:
+        connection, childs_end = self._context.Pipe()
+        log = self._scratch / f"{self._name}_{position}.log"
+        process = self._context.Process(target=_serve, args=(childs_end, self._make_handler, position, str(log)), daemon=True)
+        process.start()
+        # The child's end must be open in the child only: its closing is how its death shows.
+        childs_end.close()
+        return _Child(process, connection, log)
+
+    def _replace(self, position: int, job: Any, deaths: int) -> None:
+        dead = self._children[position]
+        dead.process.join()
+        if deaths >= _MAX_DEATHS:
+            raise errors.OdpTaskError(
+                f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. Its last words: {dead.last_words()}"
+            )
+        dead.connection.close()
+        self._children[position] = self._start(position)
+
+
+class _Child:
+    def __init__(self, process: Any, connection: multiprocessing.connection.Connection, log: pathlib.Path):
+        self.process = process
+        self.connection = connection
+        self._log = log
+
+    def send(self, job: Any) -> None:
+        # A child that is dead by now shows so when its answer is awaited.
+        with contextlib.suppress(OSError):
+            self.connection.send(job)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1]
+        return "none"
+
+
+def stop_forkserver() -> None:
+    """Ends the process that children are forked from; the next child starts a new one.
+
+    The library has no public way: it leaves that process to notice that its parent is gone, which it does after the parent's end and,
+    with TensorFlow to take down, seconds later.
+    """
+    forkserver = multiprocessing.forkserver._forkserver
+    if forkserver._forkserver_pid is not None:
+        os.kill(forkserver._forkserver_pid, signal.SIGKILL)
+        forkserver._stop()
+
+
+def _exit_reason(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _serve(
+    connection: multiprocessing.connection.Connection, make_handler: Callable[[int], Handler], position: int, log: str
+) -> None:
+    """The life of a child."""
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _redirect_output(log)
+    # Several processes share the cores: one thread each.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, args=(os.path.dirname(log),), daemon=True).start()
+    handler = None
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            handler = handler or make_handler(position)
+            answer = ("returned", handler(job))
+        except errors.OdpTaskError as error:
+            answer = ("raised", error)
+        except Exception as error:  # noqa: BLE001: raised again in the parent; a cause may not survive the way there.
+            answer = ("raised", RuntimeError(f"{type(error).__name__}: {error}"))
+        try:
+            connection.send(answer)
+        except OSError:
+            os._exit(0)
+
+
+def _end_with_parent(scratch: str) -> None:
+    multiprocessing.parent_process().join()
+    # A parent that ends of itself ends its children first.
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(0)
+
+
+def _redirect_output(log: str) -> None:
+    """TensorFlow Lite greets on stderr; what matters of it is shown when the child dies."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,124 @@
+"""The directory of a run, laid out as the server lays out its model bucket (spec: http_api.md, section 6).
+
+RUN/simulation.json                              what the run was started with
+RUN/<population>/<task id>/<round>/s/0/checkpoint  server checkpoint after the round; of round 0 the initial one
+RUN/<population>/<task id>/<round>/s/0/metrics     written last: a round is finished when it is there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.metrics.run import format_metrics, parse_metrics
+
+_SETTINGS = "simulation.json"
+
+
+class RunDirectory:
+    """Reads and writes one run. Files appear complete or not at all.
+
+    Every method raises StorageError when the file system refuses.
+    """
+
+    def __init__(self, root: pathlib.Path, population: str):
+        self.root = root
+        self._population = population
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Starts a run, or resumes the one that is there.
+
+        Args:
+          settings: everything that the results depend on, as JSON values.
+
+        Raises:
+          UsageError: the directory holds something else, or a run with other settings.
+        """
+        path = self.root / _SETTINGS
+        with _storage_errors(path):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._check_settings(path, settings)
+            elif any(self.root.iterdir()):
+                raise errors.UsageError(f"{self.root} is not empty and holds no run.", next_step="Name another --run_dir.")
+            else:
+                self._write(path, json.dumps(settings, indent=2).encode())
+
+    def checkpoint(self, task_id: int, number: int) -> pathlib.Path:
+        return self._round(task_id, number) / "checkpoint"
+
+    def keep_checkpoint(self, task_id: int, number: int, source: pathlib.Path) -> None:
+        """Copies a checkpoint into its place."""
+        path = self.checkpoint(task_id, number)
+        with _storage_errors(path), _replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
+
+    def metrics(self, task_id: int, number: int) -> Optional[dict[str, float]]:
+        """The metrics of a finished round; None of one that is not."""
+        path = self._round(task_id, number) / "metrics"
+        with _storage_errors(path):
+            try:
+                return parse_metrics(path.read_bytes())
+            except FileNotFoundError:
+                return None
+            except ValueError as error:
+                raise errors.StorageError(f"{path} is no metrics file: {error}.") from error
+
+    def finish_round(self, task_id: int, number: int, metrics: Mapping[str, float]) -> None:
+        """Writes a round's metrics, which makes it a finished one."""
+        path = self._round(task_id, number) / "metrics"
+        with _storage_errors(path):
+            self._write(path, format_metrics(metrics))
+
+    def _round(self, task_id: int, number: int) -> pathlib.Path:
+        return self.root / self._population / str(task_id) / str(number) / "s" / "0"
+
+    def _check_settings(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+        try:
+            former = dict(json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise errors.UsageError(f"{path} does not describe a run: {error}.", next_step="Name another --run_dir.") from error
+        changed = [name for name in settings if former.get(name) != settings[name]]
+        if changed:
+            details = "; ".join(f"{name} was {former.get(name)!r} and is {settings[name]!r}" for name in changed)
+            raise errors.UsageError(
+                f"{self.root} holds a run with other settings: {details}.",
+                next_step="Resume with the same settings, or name another --run_dir.",
+            )
+
+    def _write(self, path: pathlib.Path, content: bytes) -> None:
+        with _replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file beside `path` that takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _storage_errors(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.StorageError(
+            f"Cannot write {path}: {error.strerror}",
+            next_step="The rounds that are finished are kept; resume with the same command.",
+        ) from error

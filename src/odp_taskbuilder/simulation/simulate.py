@@ -1,0 +1,111 @@
+"""A whole simulation: the artifacts of a build, run on client data.
+
+summary = simulate("odp_artifacts/digits", SimulationOptions(data="clients/train", rounds=RoundOptions(rounds=30, clients_per_round=10)))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Optional, Union
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.config.spec import ASSUMED_POPULATION
+from odp_taskbuilder.data.open import open_client_data
+from odp_taskbuilder.simulation import processes
+from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
+from odp_taskbuilder.simulation.engines import LocalEngine
+from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
+from odp_taskbuilder.simulation.rounds import OnRound, RoundOptions, Rounds, Summary
+from odp_taskbuilder.simulation.run_directory import RunDirectory
+
+ENGINES = ("local", "ray", "tff")
+# Files of the size of a checkpoint that may be there at a time: partial sums, updates, checkpoints.
+_SCRATCH_CHECKPOINTS = 40
+_MEMORY_FILE_SYSTEM = "/dev/shm"
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulationOptions:
+    """What to run, and with what.
+
+    Attributes:
+      data: data argument of the training clients (data.data_spec).
+      evaluation_data: of the evaluation clients; None takes `data`.
+      run_directory: where checkpoints and metrics of all rounds are kept, and resumed from; None keeps nothing.
+      logdir: TensorBoard summaries are written here round by round.
+      engine: one of ENGINES.
+      num_workers: processes that run clients; None takes one per core.
+      assumed_population: number of devices that privacy accounting assumes.
+      saved_model, task_config: what the artifacts were built from; TFF's engine needs them.
+    """
+
+    data: str
+    rounds: RoundOptions
+    evaluation_data: Optional[str] = None
+    run_directory: Optional[pathlib.Path] = None
+    logdir: Optional[pathlib.Path] = None
+    engine: str = "local"
+    num_workers: Optional[int] = None
+    assumed_population: int = ASSUMED_POPULATION
+    saved_model: Optional[pathlib.Path] = None
+    task_config: Optional[str] = None
+
+
+def simulate(
+    artifacts: Union[str, pathlib.Path], options: SimulationOptions, on_round: OnRound = lambda report: None
+) -> Summary:
+    """Runs rounds of a task from its artifacts, as server and devices would.
+
+    Takes about 6 s to load TensorFlow in the processes that do the work; this one does not load it.
+
+    Args:
+      artifacts: directory that `odp-task build` wrote.
+      on_round: called with every round as it is finished.
+
+    Raises:
+      OdpTaskError: see the subclasses for what can be wrong. Finished rounds are kept then, and the same call resumes.
+    """
+    deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population)
+    data = open_client_data(options.data, features=deployment.training.features)
+    evaluation_data = None
+    if deployment.evaluation is not None:
+        evaluation_data = open_client_data(options.evaluation_data or options.data, features=deployment.evaluation.features)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch_directory(deployment))
+        directory = RunDirectory(options.run_directory or scratch / "run", deployment.population)
+        rounds = Rounds(deployment, data, evaluation_data, options.rounds, directory, on_round=on_round, logdir=options.logdir)
+        directory.open({**rounds.settings(), "oracle": options.engine == "tff"})
+        runner = _make_runner(deployment, options, scratch)
+        stack.callback(processes.stop_forkserver)
+        stack.callback(runner.close)
+        return rounds.run(runner)
+
+
+def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pathlib.Path) -> RoundRunner:
+    tasks = {task.task_id: task for task in (deployment.training, deployment.evaluation) if task is not None}
+    data = dict.fromkeys(tasks, options.data)
+    if deployment.evaluation is not None:
+        data[deployment.evaluation.task_id] = options.evaluation_data or options.data
+    engine = LocalEngine(tasks, data, options.num_workers or os.cpu_count() or 1, scratch)
+    return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
+
+
+@contextlib.contextmanager
+def _scratch_directory(deployment: Deployment) -> Iterator[pathlib.Path]:
+    """A private directory that goes away; in memory where the platform has such a file system with room for the checkpoints."""
+    try:
+        needed = _SCRATCH_CHECKPOINTS * deployment.initial_checkpoint.stat().st_size
+    except OSError as error:
+        raise errors.StorageError(f"Cannot read {deployment.initial_checkpoint}: {error.strerror}") from error
+    in_memory = os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and shutil.disk_usage(_MEMORY_FILE_SYSTEM).free > needed
+    scratch = tempfile.mkdtemp(prefix="odp-task-simulate-", dir=_MEMORY_FILE_SYSTEM if in_memory else None)
+    try:
+        yield pathlib.Path(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

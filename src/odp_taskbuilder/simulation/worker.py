@@ -1,0 +1,146 @@
+"""What the worker processes of a simulation do: run clients and sum their updates, or play the server.
+
+Both are functions of their jobs and the plans. This module loads TensorFlow; the process that sends the jobs need not.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Optional, Union
+
+import numpy as np
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.data import examples as example_codec
+from odp_taskbuilder.data import tfrecord
+from odp_taskbuilder.data.client_data import ClientData
+from odp_taskbuilder.data.open import open_client_data
+from odp_taskbuilder.data.synthetic import Feature
+from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation import client_runtime, server_runtime
+from odp_taskbuilder.simulation.deployment import DeployedTask
+from odp_taskbuilder.simulation.jobs import (
+    ApplyPartials,
+    BadClient,
+    ClientSession,
+    SessionResult,
+    WorkerSetup,
+    WriteClientCheckpoint,
+)
+
+
+class ClientWorker:
+    """Runs clients: the client plan in TensorFlow Lite for each, their updates into the server plan's aggregation."""
+
+    def __init__(self, setup: WorkerSetup):
+        self._examples_file = os.path.join(setup.scratch, "examples.tfrecord")
+        self._update_file = os.path.join(setup.scratch, "update")
+        features = next(iter(setup.tasks.values())).features
+        # Tasks of one deployment parse the same examples; usually they also have the same clients.
+        opened = {text: open_client_data(text, features=features) for text in set(setup.data.values())}
+        self._clients = {task_id: _Clients(task, opened[setup.data[task_id]]) for task_id, task in setup.tasks.items()}
+
+    def __call__(self, session: ClientSession) -> SessionResult:
+        """Runs a session.
+
+        Raises:
+          OdpTaskError: a client's data cannot be read (StorageError), does not fit the plan (UsageError), or the plan fails on it (ArtifactError), unless such
+            clients are skipped; a file cannot be written (StorageError).
+        """
+        sizes: list[int] = []
+        bad_clients: list[BadClient] = []
+        self._clients[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
+        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients))
+
+    def _updates(self, session: ClientSession, sizes: list[int], bad_clients: list[BadClient]) -> Iterator[str]:
+        """Yields the update of one client after the other, in the same file."""
+        for client_id in session.client_ids:
+            failure = self._run_client(session, client_id)
+            if failure is None:
+                sizes.append(os.path.getsize(self._update_file))
+                yield self._update_file
+            elif session.skip_bad_clients:
+                bad_clients.append(BadClient(client_id, failure.message))
+            else:
+                raise failure
+
+    def _run_client(self, session: ClientSession, client_id: str) -> Optional[errors.OdpTaskError]:
+        """Writes the client's update, or returns what is wrong with the client. Raises only what is not the client's fault."""
+        clients = self._clients[session.task_id]
+        where = f"Client {client_id!r} ({clients.data.location(client_id)})"
+        try:
+            examples = list(clients.data.examples(client_id))
+        except errors.OdpTaskError as error:
+            return _bad_client(
+                type(error), error.message if repr(client_id) in error.message else f"Client {client_id!r}: {error.message}"
+            )
+        if not examples:
+            return _bad_client(errors.UsageError, f"{where} has no examples.")
+        tfrecord.write_records(pathlib.Path(self._examples_file), examples)
+        try:
+            clients.device.run(self._examples_file, session.checkpoint, self._update_file)
+        except errors.ArtifactError as error:
+            misfit = first_misfit(examples, clients.features)
+            if misfit is None:
+                return _bad_client(errors.ArtifactError, f"{where}: {error.message}")
+            return _bad_client(errors.UsageError, f"{where}, {misfit}")
+        return None
+
+
+class _Clients:
+    """What running clients of one task needs."""
+
+    def __init__(self, task: DeployedTask, data: ClientData):
+        self.device = client_runtime.ClientRuntime(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan))
+        self.aggregator = _open_server(task)
+        self.data = data
+        self.features = task.features
+
+
+class ServerWorker:
+    """Plays the server of each task."""
+
+    def __init__(self, tasks: Mapping[int, DeployedTask]):
+        self._servers = {task_id: _open_server(task) for task_id, task in tasks.items()}
+
+    def __call__(self, job: Union[WriteClientCheckpoint, ApplyPartials]) -> Optional[dict[str, float]]:
+        server = self._servers[job.task_id]
+        if isinstance(job, WriteClientCheckpoint):
+            server.write_client_checkpoint(job.server_checkpoint, job.client_checkpoint)
+            return None
+        return server.apply(job.server_checkpoint, job.partials, job.new_server_checkpoint)
+
+
+def first_misfit(examples: Sequence[bytes], features: Sequence[Feature]) -> Optional[str]:
+    """The first thing in serialized examples that a plan cannot parse; None if they fit.
+
+    Args:
+      features: what the plan parses.
+    """
+    for index, serialized in enumerate(examples):
+        try:
+            values = example_codec.decode(serialized)
+        except ValueError as error:
+            return f"example {index}: {error}."
+        for feature in features:
+            expected = f"{feature.kind}{list(feature.shape)}"
+            found = values.get(feature.name)
+            if found is None:
+                return f"example {index} has no feature {feature.name!r}; the plan expects {expected}. It has {_described(values)}."
+            if example_codec.kind_of(found) != feature.kind or found.size != np.prod(feature.shape, dtype=int):
+                return f"example {index}: feature {feature.name!r} is {_described({feature.name: found})}; the plan expects {expected}."
+    return None
+
+
+def _described(values: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {example_codec.kind_of(array)}[{array.size}]" for name, array in sorted(values.items())) or "none"
+
+
+def _open_server(task: DeployedTask) -> server_runtime.Server:
+    return server_runtime.open_server(plan_pb2.Plan.FromString(task.plan), keep_session=True)
+
+
+def _bad_client(kind: type[errors.OdpTaskError], message: str) -> errors.OdpTaskError:
+    return kind(message, next_step="Mend the data, or count such clients instead with --skip_bad_clients.")

@@ -7,6 +7,22 @@ from typing import Callable
 import click
 
 
+class _AbslFlag(click.Option):
+    """A boolean option that absl_flag made."""
+
+
+class CommandWithArguments(click.Command):
+    """A command whose absl flags leave the argument behind them alone: in `--show config.pbtxt` the file is no value of the flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {opt.lstrip("-") for param in self.params if isinstance(param, _AbslFlag) for opt in param.opts}
+
+        def is_bare_flag(arg: str) -> bool:
+            return arg.startswith("--") and arg[2:].replace("-", "_") in flags
+
+        return super().parse_args(ctx, [f"{arg}=true" if is_bare_flag(arg) else arg for arg in args])
+
+
 def absl_flag(name: str, help: str) -> Callable:
     """A boolean option written as the published guide does: --name, --name=true, --name=False, --noname."""
 
@@ -20,7 +36,14 @@ def absl_flag(name: str, help: str) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         function = click.option(
-            f"--{name}", type=click.BOOL, is_flag=False, flag_value="true", default=False, callback=apply_negation, help=help
+            f"--{name}",
+            cls=_AbslFlag,
+            type=click.BOOL,
+            is_flag=False,
+            flag_value="true",
+            default=False,
+            callback=apply_negation,
+            help=help,
         )(function)
         # Eager: it is read before the option that it negates.
         return click.option(

@@ -10,7 +10,7 @@ from odp_taskbuilder import config, errors
 from odp_taskbuilder.cli import options, output
 
 
-@click.command(name="validate")
+@click.command(name="validate", cls=options.CommandWithArguments)
 @click.argument("configs", nargs=-1, required=True)
 @click.option("--show", is_flag=True, help="Print every value that a task is built with, and where it came from.")
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")

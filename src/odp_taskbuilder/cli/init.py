@@ -1,0 +1,54 @@
+"""`odp-task init`."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import click
+
+from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.model import starter_config
+
+
+@click.command(name="init")
+@click.option("--saved_model", required=True, help="Directory of a FunctionalModel, as save_functional_model wrote it.")
+@click.option(
+    "--output",
+    "output_file",
+    default="task_config.pbtxt",
+    show_default=True,
+    help="The config; a second one for builds without tasks goes beside it as <name>_artifacts.pbtxt.",
+)
+@click.option("--population_name", help="Population of the tasks; made from the model's name by default.")
+@click.option("--label_name", help="Name of the label in the examples of a model with named features; `label` by default.")
+@click.option("--overwrite", is_flag=True, help="Replace configs that are there.")
+@options.json_option
+def command(
+    saved_model: str,
+    output_file: str,
+    population_name: Optional[str],
+    label_name: Optional[str],
+    overwrite: bool,
+    json_mode: bool,
+) -> None:
+    """Write a first task config for a model.
+
+    \b
+    Example:
+      odp-task init --saved_model saved_model
+      odp-task build --saved_model saved_model --task_config task_config.pbtxt
+
+    The model's file tells how examples must look and which metrics fit; nothing of the model is run. The second config names the
+    destination of each artifact, for `odp-task build --build_artifact_only --storage_path gs://bucket/directory`.
+    """
+    written = starter_config.write_starter_configs(
+        saved_model, output_file, population_name=population_name, label_name=label_name, overwrite=overwrite
+    )
+    if json_mode:
+        output.print_json(
+            {"config": str(written.config), "artifact_config": str(written.artifact_config), "metrics": written.metrics}
+        )
+    else:
+        metrics = ", ".join((*written.metrics, "loss"))
+        click.echo(f"{written.config}: for `odp-task build`, with the metrics {metrics}")
+        click.echo(f"{written.artifact_config}: the same with a destination for each artifact")

@@ -1,0 +1,114 @@
+"""What a saved FunctionalModel takes and gives, read from its file without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Optional, Union
+
+from google.protobuf.message import DecodeError
+
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
+from odp_taskbuilder import errors
+from odp_taskbuilder.model import files
+
+from tensorflow.core.framework import types_pb2  # isort: skip
+from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2, struct_pb2  # isort: skip
+
+_DTYPE_NAMES = {types_pb2.DT_FLOAT: "float32", types_pb2.DT_DOUBLE: "float64", types_pb2.DT_HALF: "float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of a batch.
+
+    Attributes:
+      dtype: as TensorFlow and NumPy spell it, for example `float32`.
+      shape: the batch is the first axis; None for an unknown dimension. None as a whole for an unknown rank.
+    """
+
+    dtype: str
+    shape: Optional[tuple[Optional[int], ...]]
+
+    @property
+    def example_shape(self) -> Optional[tuple[Optional[int], ...]]:
+        """The shape without the batch; None if the rank is unknown."""
+        return None if self.shape is None else self.shape[1:]
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype} of unknown rank"
+        return f"{self.dtype} [{', '.join('?' if size is None else str(size) for size in self.shape[1:])}]"
+
+
+# A tensor, or a mapping or tuple of such.
+Structure = Union[TensorInfo, Mapping[str, "Structure"], tuple["Structure", ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The structures of a model's features, of its label, and of what its forward pass gives to the loss."""
+
+    features: Structure
+    label: Structure
+    output: Structure
+
+
+def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
+    """Reads what `tff.learning.models.save_functional_model` wrote; takes milliseconds and runs nothing of the model.
+
+    Raises:
+      errors.ModelError: the directory is missing, unreadable or holds something else.
+    """
+    path = files.require_saved_model(path)
+    try:
+        saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    except (OSError, DecodeError) as error:
+        raise errors.ModelError(f"{path}: saved_model.pb cannot be read: {error}.") from error
+    graph = (
+        saved_model.meta_graphs[0].object_graph_def if saved_model.meta_graphs else saved_object_graph_pb2.SavedObjectGraph()
+    )
+    try:
+        forward_pass = _arguments(graph, "predict_on_batch_training")
+        loss = _arguments(graph, "loss")
+        return ModelSpec(
+            features=_structure(forward_pass["x"]), label=_structure(loss["label"]), output=_structure(loss["output"])
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise errors.ModelError(
+            f"The SavedModel in {path} is not a FunctionalModel: {_reason(error)}.",
+            next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _arguments(graph: saved_object_graph_pb2.SavedObjectGraph, name: str) -> dict[str, struct_pb2.StructuredValue]:
+    """The arguments of a function of the root object, by name. Raises KeyError, IndexError or ValueError where the form is another."""
+    members = {child.local_name: child.node_id for child in graph.nodes[0].children}
+    function = graph.nodes[members[name]].bare_concrete_function
+    if function.concrete_function_name not in graph.concrete_functions:  # Reading an entry that is not there would make one.
+        raise KeyError(name)
+    signature = graph.concrete_functions[function.concrete_function_name].canonicalized_input_signature
+    positional, by_name = signature.tuple_value.values
+    names = function.function_spec.fullargspec.named_tuple_value.values[0].value.list_value.values
+    arguments = dict(zip((value.string_value for value in names), positional.tuple_value.values))
+    return {**arguments, **by_name.dict_value.fields}
+
+
+def _structure(value: struct_pb2.StructuredValue) -> Structure:
+    kind = value.WhichOneof("kind")
+    if kind == "tensor_spec_value":
+        spec = value.tensor_spec_value
+        dims = None if spec.shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in spec.shape.dim)
+        return TensorInfo(_DTYPE_NAMES.get(spec.dtype) or types_pb2.DataType.Name(spec.dtype)[len("DT_") :].lower(), dims)
+    if kind == "dict_value":
+        return {name: _structure(field) for name, field in sorted(value.dict_value.fields.items())}
+    if kind == "named_tuple_value":
+        return {pair.key: _structure(pair.value) for pair in value.named_tuple_value.values}
+    if kind in ("tuple_value", "list_value"):
+        return tuple(_structure(element) for element in getattr(value, kind).values)
+    raise ValueError(f"found {kind} where a tensor was expected")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
-# The search ends at an epsilon within half of this of (1 - _SLACK) * target. Below the target, and not at it, because accountants
-# round: dp_accounting's own epsilon of one noise on one grid wavers by up to 3e-5 of its value at delta 1e-9.
+# The search ends at an epsilon within half of this of (1 - _SLACK) * target: below the target, so that rounding on the way to
+# another accountant, or to a report's 32-bit numbers, does not lift it above.
 _SLACK = 4e-5
 # log(noise) is not resolved further than this. Matters only where epsilon jumps, as it can under Renyi accounting.
 _NOISE_TOLERANCE = 1e-6

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 from odp_taskbuilder.plan import checkpoint
 
@@ -66,3 +67,29 @@ def test_numbers_that_json_lacks_are_strings(tmp_path):
     run = _run("inspect", tmp_path / "a.ckp", "--json")
     statistics = json.loads(run.stdout, parse_constant=lambda text: 1 / 0)["files"][0]["tensors"][0]["statistics"]
     assert (statistics["norm"], statistics["non_finite"]) == ("nan", 2)
+
+
+def test_picture_of_the_data_flow(golden, tmp_path):
+    for name in ("a.svg", "b.svg"):
+        run = _run("inspect", golden / "keras_dense" / "expected_mapreduce", "--graph", tmp_path / name)
+        assert run.returncode == 0, run.stderr
+    words = [text.text for text in xml.etree.ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}text")]
+    for expected in (
+        "training, MapReduce form",
+        "806,519 bytes",
+        "806,518 bytes",
+        "plan: 31,698 bytes",
+        "server/eval/loss",
+        "x float32[784]",
+    ):
+        assert expected in words
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_picture_needs_a_plan_and_a_known_format(golden, tmp_path):
+    artifacts = golden / "keras_dense" / "expected_mapreduce"
+    run = _run("inspect", artifacts / "initial_state.server.ckp", "--graph", tmp_path / "a.svg")
+    assert (run.returncode, "There is no plan among these files" in run.stderr) == (2, True)
+    run = _run("inspect", artifacts / "plan.pb", "--graph", tmp_path / "a.doc")
+    assert (run.returncode, "Format 'doc' is not supported" in run.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []

@@ -175,7 +175,9 @@ def _task_lines(name: str, task: TaskSummary) -> list[str]:
     shown: dict[str, Any] = {short_name(key): value for key, value in task.metrics.items() if key.startswith("server/")}
     lines.append("    last round: " + ", ".join(f"{key} {value:.6g}" for key, value in shown.items()))
     for direction, total in (("broadcast", task.communication.broadcast), ("aggregated", task.communication.aggregated)):
-        client = task.metrics[f"communication/{direction}_bytes_per_client"]
+        client = task.metrics.get(f"communication/{direction}_bytes_per_client")
+        if client is None:
+            continue
         round_ = task.metrics[f"communication/{direction}_bytes"]
         lines.append(
             f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client, {round_:,.0f} bytes in the last round, {total:,} bytes in all"

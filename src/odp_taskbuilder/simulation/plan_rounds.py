@@ -8,8 +8,9 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
+from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
 from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, ClientSession, WriteClientCheckpoint
@@ -30,17 +31,15 @@ class RoundResult:
     Attributes:
       metrics: as the server publishes them.
       new_checkpoint: the new server checkpoint; of an evaluation round nobody needs it.
-      broadcast_bytes: what one client downloads, plan and checkpoint.
-      update_bytes: what all clients uploaded together.
       reports: clients whose updates were aggregated.
+      communication: of the round; None where no files travel.
     """
 
     metrics: Mapping[str, float]
     new_checkpoint: pathlib.Path
     reports: int
-    bad_clients: tuple[BadClient, ...]
-    broadcast_bytes: int
-    update_bytes: int
+    bad_clients: tuple[BadClient, ...] = ()
+    communication: Optional[Communication] = None
 
 
 class RoundRunner(Protocol):
@@ -77,13 +76,13 @@ class PlanRounds:
         (metrics,) = self._server.run([ApplyPartials(task_id, str(server_checkpoint), partials, str(new_checkpoint))])
         for session in sessions:
             os.unlink(session.partial)
+        broadcast = len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size
         return RoundResult(
             metrics=metrics,
             new_checkpoint=new_checkpoint,
             reports=sum(result.reports for result in results),
             bad_clients=tuple(client for result in results for client in result.bad_clients),
-            broadcast_bytes=len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size,
-            update_bytes=sum(result.update_bytes for result in results),
+            communication=Communication(broadcast * len(client_ids), sum(result.update_bytes for result in results)),
         )
 
     def close(self) -> None:

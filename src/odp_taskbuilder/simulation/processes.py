@@ -20,6 +20,7 @@ import pathlib
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -116,12 +117,11 @@ class ChildProcesses:
 
     def _replace(self, position: int, job: Any, deaths: int) -> None:
         dead = self._children[position]
-        dead.process.join()
+        dead.end()
         if deaths >= _MAX_DEATHS:
             raise errors.OdpTaskError(
                 f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. Its last words: {dead.last_words()}"
             )
-        dead.connection.close()
         self._children[position] = self._start(position)
 
 
@@ -139,6 +139,9 @@ class _Child:
     def end(self) -> None:
         self.process.kill()
         self.process.join()
+        # What the child has started itself, as TFF's runtime does.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.connection.close()
 
     def last_words(self) -> str:
@@ -169,12 +172,13 @@ def _serve(
     connection: multiprocessing.connection.Connection, make_handler: Callable[[int], Handler], position: int, log: str
 ) -> None:
     """The life of a child."""
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of the children.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A process group of its own: Ctrl-C does not reach it, and what the child starts can be ended with it.
+    os.setsid()
+    tempfile.tempdir = scratch = os.path.dirname(log)
     _redirect_output(log)
     # Several processes share the cores: one thread each.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, args=(os.path.dirname(log),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     handler = None
     while True:
         try:
@@ -198,7 +202,7 @@ def _end_with_parent(scratch: str) -> None:
     multiprocessing.parent_process().join()
     # A parent that ends of itself ends its children first.
     shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _redirect_output(log: str) -> None:

@@ -216,14 +216,15 @@ class Rounds:
                 task.task_id, self._directory.checkpoint(self._deployment.training.task_id, checkpoint_round), cohort
             )
             self._check_reports(kind, task, number, result, len(cohort))
-            round_ = Communication(result.broadcast_bytes * len(cohort), result.update_bytes)
             metrics = {
                 **result.metrics,
                 "simulation/reports": float(result.reports),
                 "simulation/bad_clients": float(len(result.bad_clients)),
                 "simulation/checkpoint_round": float(checkpoint_round),
-                **communication_metrics(round_, self._totals[kind] + round_, len(cohort), result.reports),
             }
+            if result.communication is not None:
+                total = self._totals[kind] + result.communication
+                metrics.update(communication_metrics(result.communication, total, len(cohort), result.reports))
             if kind == "training":
                 self._directory.keep_checkpoint(task.task_id, number, result.new_checkpoint)
             self._directory.finish_round(task.task_id, number, metrics)

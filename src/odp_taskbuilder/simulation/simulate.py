@@ -21,8 +21,10 @@ from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
 from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
+from odp_taskbuilder.simulation.ray_engine import RayEngine
 from odp_taskbuilder.simulation.rounds import OnRound, RoundOptions, Rounds, Summary
 from odp_taskbuilder.simulation.run_directory import RunDirectory
+from odp_taskbuilder.simulation.tff_rounds import TffRounds, TffSetup
 
 ENGINES = ("local", "ray", "tff")
 # Files of the size of a checkpoint that may be there at a time: partial sums, updates, checkpoints.
@@ -92,7 +94,14 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
     data = dict.fromkeys(tasks, options.data)
     if deployment.evaluation is not None:
         data[deployment.evaluation.task_id] = options.evaluation_data or options.data
-    engine = LocalEngine(tasks, data, options.num_workers or os.cpu_count() or 1, scratch)
+    if options.engine == "tff":
+        if options.saved_model is None or options.task_config is None:
+            raise errors.UsageError(
+                "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
+            )
+        return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
+    num_workers = options.num_workers or os.cpu_count() or 1
+    engine = RayEngine(tasks, data, num_workers) if options.engine == "ray" else LocalEngine(tasks, data, num_workers, scratch)
     return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
 
 

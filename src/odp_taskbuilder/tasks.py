@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
-from odp_taskbuilder.privacy import PrivacyBudget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.privacy import PrivacyBudget
 
 # Versions of the device's module are compared as integers.
 _NO_MIN_CLIENT_VERSION = "0"
@@ -70,9 +76,20 @@ def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskR
     report.metric_results.rejected_metrics = ", ".join(spec.learning.rejected_metrics)
     if spec.mode.trains:
         dp = report.dp_hyperparameters
-        dp.dp_delta = budget.delta
-        dp.dp_epsilon = budget.epsilon
+        # The report's fields have 32 bits: what is claimed is rounded up, never to a stronger claim.
+        dp.dp_delta = _float32_not_below(budget.delta)
+        dp.dp_epsilon = _float32_not_below(budget.epsilon)
         dp.noise_multiplier = budget.noise_multiplier
         dp.dp_clip_norm = budget.clip_norm
         dp.num_training_rounds = budget.rounds
     return report
+
+
+def _float32_not_below(value: float) -> float:
+    """The nearest 32-bit float that is not below `value`.
+
+    >>> _float32_not_below(5.99974451) >= 5.99974451
+    True
+    """
+    nearest = np.float32(value)
+    return float(nearest if nearest >= value else np.nextafter(nearest, np.float32(np.inf)))

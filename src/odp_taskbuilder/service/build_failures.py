@@ -6,8 +6,10 @@ from typing import Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_builder_pb2
-from odp_taskbuilder.service import build_worker
 from odp_taskbuilder.transport import redaction
+
+# The stages of a build in which the model is at fault, not what is built from it.
+READING_STAGES = ("scanning the model", "loading the model")
 
 _INVALID_REQUEST = task_builder_pb2.ErrorType.INVALID_REQUEST
 _TASK_MANAGEMENT_ERROR = task_builder_pb2.ErrorType.TASK_MANAGEMENT_ERROR
@@ -70,7 +72,7 @@ def of_build(error: errors.OdpTaskError, stage: str, uri: str) -> BuildFailed:
     if isinstance(error, errors.PrivacyBudgetError):
         return BuildFailed(_INVALID_REQUEST, f"Task config is invalid: {error}")
     if isinstance(error, errors.ModelError):
-        if isinstance(error, errors.UntrustedModelError) or stage in build_worker.READING_STAGES:
+        if isinstance(error, errors.UntrustedModelError) or stage in READING_STAGES:
             return of_model(uri, error)
         return BuildFailed(_INVALID_REQUEST, f"Failed to build learning algorithm based on `learning_process` config: {error}")
     if isinstance(error, errors.UnsupportedOpsError):

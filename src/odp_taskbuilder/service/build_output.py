@@ -13,7 +13,10 @@ from odp_taskbuilder import errors, sandbox, tasks
 from odp_taskbuilder.artifacts import artifact_set
 from odp_taskbuilder.config.spec import ArtifactUrls, TaskSpec
 from odp_taskbuilder.proto import task_pb2
-from odp_taskbuilder.service import artifact_files, build_failures, build_worker
+from odp_taskbuilder.service import artifact_files, build_failures
+
+# Where a build leaves its artifacts, below its scratch directory.
+DIRECTORY = "artifacts"
 
 
 def take(job: pathlib.Path, spec: TaskSpec, artifacts_only: bool) -> pathlib.Path:
@@ -21,7 +24,7 @@ def take(job: pathlib.Path, spec: TaskSpec, artifacts_only: bool) -> pathlib.Pat
 
     The tasks are made here, from the request; of what the sandbox says, only the version that the client plan needs is taken over.
     """
-    built, artifacts = job / "scratch" / build_worker.ARTIFACTS, job / "artifacts"
+    built, artifacts = job / "scratch" / DIRECTORY, job / "artifacts"
     artifacts.mkdir()
     for role, fill, urls_of_role in _roles(spec):
         prefix = artifact_files.PREFIXES[role]

@@ -17,11 +17,7 @@ from odp_taskbuilder.model import scan
 from odp_taskbuilder.privacy import privacy_budget
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.sandbox import failures
-
-# The output directory, below the scratch directory.
-ARTIFACTS = "artifacts"
-# The stages in which the model is at fault, not what is built from it.
-READING_STAGES = ("scanning the model", "loading the model")
+from odp_taskbuilder.service import build_failures, build_output
 
 
 def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[str, Any]:
@@ -42,7 +38,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         skip_dp_aggregator=options["skip_dp_aggregator"],
         require_artifact_urls=options["artifact_only"],
     )
-    stages = [READING_STAGES[0]]
+    stages = [build_failures.READING_STAGES[0]]
 
     @contextlib.contextmanager
     def stage(name: str) -> Iterator[None]:
@@ -53,7 +49,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         scan.require_safe(saved_model)
         build_options = pipeline.BuildOptions(resolve_options, options["skip_flex_ops_check"], options["artifact_only"])
         built = pipeline.build_tasks(saved_model, loaded, build_options, stage=stage)
-        directory.save(built.artifacts, pathlib.Path(ARTIFACTS), form=built.spec.form.value, inputs=built.inputs)
+        directory.save(built.artifacts, pathlib.Path(build_output.DIRECTORY), form=built.spec.form.value, inputs=built.inputs)
     except errors.OdpTaskError as error:
         report = _report_so_far(loaded, resolve_options)
         return {"error": failures.to_document(error), "stage": stages[-1], "report": _encoded(report)}

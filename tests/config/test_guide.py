@@ -6,6 +6,8 @@ Class A: accepted, with one notice. Class B: refused, with the suggestion that h
 import pytest
 
 from odp_taskbuilder import config, errors
+from odp_taskbuilder.model.input_spec import ModelSpec, TensorInfo
+from odp_taskbuilder.model.starter_config import starter_configs
 
 # Complete and valid; the tests change one thing each.
 VALID = """\
@@ -228,22 +230,27 @@ def test_json_gets_the_same_suggestions_with_line_and_column(old, new, text):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("old", "new"),
     [
-        VALID.replace("mode: TRAINING_AND_EVAL\n", "mode: TRAINING_AND_EVAL,\n"),
-        VALID.replace("mode: TRAINING_AND_EVAL\n", "mode: TRAINING_AND_EVAL;\n"),
-        VALID.replace("policies {", "policies: {"),
-        VALID.replace("metrics { name: \"auc-roc\" }", "metrics < name: 'auc-roc' >"),
-        VALID.replace('metrics { name: "auc-roc" }', 'metrics: [{name: "auc-roc"}]'),
-        VALID.replace('"auc-roc"', '"auc"  # in two pieces\n"-roc"'),
-        VALID.replace("report_goal: 2000", "report_goal: 0x7d0"),
-        VALID.replace("TRAINING_AND_EVAL", "2"),
-        VALID.replace("\n", "\r\n"),
+        ("mode: TRAINING_AND_EVAL\n", "mode: TRAINING_AND_EVAL,\n"),
+        ("mode: TRAINING_AND_EVAL\n", "mode: TRAINING_AND_EVAL;\n"),
+        ("policies {", "policies: {"),
+        ('metrics { name: "auc-roc" }', "metrics < name: 'auc-roc' >"),
+        ('metrics { name: "auc-roc" }', 'metrics: [{name: "auc-roc"}]'),
+        ('"auc-roc"', '"auc"  # in two pieces\n"-roc"'),
+        ("report_goal: 2000", "report_goal: 0x7d0"),
+        ("TRAINING_AND_EVAL", "2"),
+        ("\n", "\r\n"),
     ],
-)  # fmt: skip
-def test_all_ways_of_writing_text_proto_are_accepted(text):
-    spec = config.resolve(config.parse_config(text))
+)
+def test_all_ways_of_writing_text_proto_are_accepted(old, new):
+    spec = config.resolve(config.parse_config(VALID.replace(old, new)))
     assert (spec.notices, _values(spec)) == ((), _values(config.resolve(config.parse_config(VALID))))
+
+
+def test_row_10_too_little_noise_is_left_to_the_accounting():
+    spec = config.resolve(config.parse_config(VALID.replace("clip_norm: 0.1", "clip_norm: 0.1 noise_multiplier: 0.1")))
+    assert spec.privacy.noise_multiplier == 0.1
 
 
 def test_row_13_leaving_out_the_evaluation_does_not_choose_the_mode():
@@ -254,6 +261,15 @@ def test_row_13_leaving_out_the_evaluation_does_not_choose_the_mode():
         "report_goal is required and must be set to an integer strictly greater than zero."
     )
     assert goal.suggestion == "The mode decides which tasks are made: TRAINING_ONLY needs no evaluation."
+
+
+def test_rows_14_and_15_the_starter_config_says_what_selector_and_traffic_do():
+    tensor = TensorInfo("float32", (None, 1))
+    text = starter_configs(ModelSpec(tensor, tensor, tensor), "p").config
+    assert (
+        "# Checkpoints of the last 24 hours are put into buckets of k rounds (every_k_round) or k hours (every_k_hour)" in text
+    )
+    assert "0.1 becomes a weight of 11 beside 100 for training" in text
 
 
 def test_row_17_a_placeholder_that_is_left_is_found_before_building():
@@ -269,6 +285,13 @@ def test_row_17_a_placeholder_that_is_left_is_found_before_building():
         config.parse_config(text), config.ResolveOptions(require_artifact_urls=True, storage_path="gs://bucket/run/")
     )
     assert spec.training.urls.plan == "gs://bucket/run/plan.pb"
+
+
+def test_row_18_the_sample_report_cannot_come_from_a_config():
+    text = VALID.replace(
+        "num_max_training_rounds: 1000", "num_max_training_rounds: 10000 dp_target_epsilon: 6.4 dp_delta: 1e-6"
+    )
+    assert only_problem(text).path == "policies.model_release_policy.dp_delta"
 
 
 def test_all_faults_of_a_config_come_at_once_in_reading_order():

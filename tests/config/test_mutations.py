@@ -161,13 +161,13 @@ def run(seed, count):
     return outcomes
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("sample", SAMPLES, ids=["text", "text again", "text in braces", "JSON"])
 def test_the_samples_are_accepted(sample):
     assert check(sample.encode()) == "accepted"
 
 
 def test_mutated_configs_give_a_spec_or_a_config_error():
-    outcomes = run(seed=1, count=400)
+    outcomes = run(seed=1, count=300)
     # The mutations neither spare nor spoil everything.
     assert min(outcomes.values()) > 4
 

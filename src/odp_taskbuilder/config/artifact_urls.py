@@ -34,7 +34,7 @@ def check_distinct(fields: rules.FieldReader, urls_by_path: dict[str, spec.Artif
 
 def _read_url(fields: rules.FieldReader, options: spec.ResolveOptions, path: str) -> str:
     url = fields.text(path)
-    if options.storage_path is not None and _STORAGE_PATH in url:
+    if options.storage_path and _STORAGE_PATH in url:
         url = url.replace(_STORAGE_PATH, options.storage_path.rstrip("/"))
         fields.origins[path] = spec.Origin.OPTION
     placeholder = _PLACEHOLDER.search(url)

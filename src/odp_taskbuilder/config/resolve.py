@@ -34,12 +34,13 @@ def resolve(
       ConfigError: holds every problem of the config, those of its text included, with line and column where it was read from text.
       UsageError: if an option is out of range.
     """
-    if options.population < 1:
-        raise errors.UsageError(f"The population must be at least 1, not {options.population}.")
+    if not 1 <= options.population < 2**63:
+        raise errors.UsageError(f"The population must be between 1 and {2**63 - 1}, not {options.population}.")
     fields = rules.FieldReader(config if isinstance(config, load.LoadedConfig) else load.LoadedConfig(config))
 
     mode = _mode(fields)
     population_name = _population_name(fields, options)
+    label_name = fields.text("label_name") or None
     eligibility = spec.EligibilitySpec(
         minimum_separation=fields.nonnegative(f"{_SEPARATION}.minimum_separation"),
         min_example_count=fields.nonnegative(f"{_AVAILABILITY}.min_example_count"),
@@ -68,7 +69,6 @@ def resolve(
     )
     form = spec.PlanForm.DISTRIBUTE_AGGREGATE if fields.raw("use_daf") else spec.PlanForm.MAP_REDUCE
     fields.note_origin("use_daf")
-
     _tell_what_is_ignored(fields, mode, learning, privacy)
 
     fields.raise_problems()
@@ -76,7 +76,7 @@ def resolve(
     return spec.TaskSpec(
         mode=mode,
         population_name=population_name,
-        label_name=fields.text("label_name") or None,
+        label_name=label_name,
         form=form,
         num_rounds=num_rounds,
         learning=learning,

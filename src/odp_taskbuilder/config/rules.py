@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 from google.protobuf.message import Message
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.config import load, spec
+from odp_taskbuilder.config import load, source_text, spec
 
 _Number = TypeVar("_Number", int, float)
 _Enum = TypeVar("_Enum", bound=enum.Enum)
@@ -39,10 +39,9 @@ class FieldReader:
         self.notices: list[str] = list(loaded.notices)
 
     def raise_problems(self) -> None:
-        """Raises ConfigError if there are any, with those of the text: first those without a place in it, then in reading order."""
-        problems = [*self._loaded.problems, *self._problems]
+        """Raises ConfigError if there are any, with those of the text."""
+        problems = source_text.in_reading_order([*self._loaded.problems, *self._problems])
         if problems:
-            problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
             raise errors.ConfigError(problems, source=self._loaded.source)
 
     def raw(self, path: str) -> Any:

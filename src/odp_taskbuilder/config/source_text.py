@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections.abc import Iterable
 from typing import NamedTuple, NoReturn, Optional, Union
 
 from odp_taskbuilder import errors
@@ -55,17 +56,27 @@ class SourceText:
     def add_problem(self, offset: int, message: str, suggestion: Optional[str] = None, path: str = "") -> None:
         """Notes a problem at a character offset. Raises ConfigError with all of them once there are MAX_PROBLEMS."""
         position = self.position(offset)
-        message, path = presentable(message), presentable(path)
-        line = self.shown_line(position)
-        self.problems.append(errors.Problem(message, path, suggestion, position.line, position.column, line))
+        self.problems.append(
+            errors.Problem(
+                message=presentable(message),
+                path=presentable(path),
+                suggestion=suggestion and presentable(suggestion),
+                line=position.line,
+                column=position.column,
+                source_line=self.shown_line(position),
+            )
+        )
         if len(self.problems) == MAX_PROBLEMS:
             self.refuse(f"Reading stops after {MAX_PROBLEMS} problems.")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raises ConfigError with the problems so far, in reading order, and why reading ends with them."""
-        problems = sorted(self.problems, key=lambda problem: (problem.line or 0, problem.column or 0))
-        problems.append(errors.Problem(reason))
-        raise errors.ConfigError(problems, source=self.name)
+        raise errors.ConfigError([*in_reading_order(self.problems), errors.Problem(reason)], source=self.name)
+
+
+def in_reading_order(problems: Iterable[errors.Problem]) -> list[errors.Problem]:
+    """Problems without a place come first."""
+    return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,7 @@
 """Text proto, and JSON, into a tree of fields that keeps positions.
 
 protobuf's own parsers stop at their first error and know no positions in JSON. This one goes on after an error, so that a person sees
-all of them at once; it decides nothing about values. Text that it accepts is parsed once more by protobuf (load.py).
+all of them at once. It decides nothing about values, which protobuf reads one by one (scalars.py).
 
 The grammar covers both languages: JSON is text proto with quoted names and more commas.
 """
@@ -230,10 +230,10 @@ class _Parser:
             return self._block()
         if token.text == "[":
             return self._list()
-        # A word that has a value of its own is the next field: this one has none.
         if token.kind == "other" and token.text not in ("}", ">", "]", ",", ";"):
             self._add_problem(self._advance(), f"Expected a value for '{self._path[-1]}', found {token.text!r}.")
             return None
+        # A word that has a value of its own is the next field: this one has none.
         if token.kind in ("other", "end") or (token.kind == "word" and following in (":", "=", "{")):
             self._add_problem(token, f"'{self._path[-1]}' has no value.")
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from odp_taskbuilder.config import metric_names, spec
+from odp_taskbuilder.config import metric_names, privacy_fields, spec
 
 _LEARNING = "federated_learning.learning_process"
 _RUNTIME = "federated_learning.learning_process.runtime_config"
@@ -135,7 +135,7 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
 
 
 def _adaptive(privacy: spec.PrivacySpec) -> Iterator[ConfigWarning]:
-    limit = 0.1 * privacy.report_goal
+    limit = privacy_fields.ADAPTIVE_NOISE_LIMIT_PER_CLIENT * privacy.report_goal
     if privacy.noise_multiplier is None:
         if privacy.report_goal < _SMALL_ROUND_FOR_ADAPTING[privacy.aggregator.is_tree]:
             yield ConfigWarning(

@@ -21,17 +21,20 @@ from odp_taskbuilder.ops.allowlist import Allowlist
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."
 )
 @options.absl_flag("skip_flex_ops_check", help="Accept ops that phones lack.")
+@click.option("--run", is_flag=True, help="Also run one round of each task on made-up examples, in a sandbox.")
 @options.json_option
-def command(directory: pathlib.Path, allowlist_file: Optional[pathlib.Path], skip_flex_ops_check: bool, json_mode: bool) -> int:
+def command(
+    directory: pathlib.Path, allowlist_file: Optional[pathlib.Path], skip_flex_ops_check: bool, run: bool, json_mode: bool
+) -> int:
     """Check the artifacts in a directory: digests, contents, what belongs together, and ops.
 
     Artifacts of any builder can be checked; without a manifest their digests cannot. Ends with 9 if something does not hold.
 
     \b
-      odp-task verify odp_artifacts/digits
+      odp-task verify odp_artifacts/digits --run
     """
     allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
-    result = verify(directory, allowlist=allowlist, check_ops=not skip_flex_ops_check)
+    result = verify(directory, allowlist=allowlist, check_ops=not skip_flex_ops_check, run=run)
     if json_mode:
         output.print_json(dataclasses.asdict(result))
     else:

@@ -78,6 +78,12 @@ def differences_text(differences: Sequence[Difference]) -> str:
 def verification_text(verification: Verification) -> str:
     """What `odp-task verify` prints."""
     lines = [f"{finding.file}: {finding.problem}" for finding in verification.findings]
+    for prefix, done in verification.rounds.items():
+        metrics = ", ".join(f"{name} {value:.6g}" for name, value in done.metrics.items())
+        lines.append(
+            f"{prefix}plan.pb: a round with {len(done.upload_bytes)} devices ran; each downloaded {done.plan_bytes:,} and "
+            f"{done.download_bytes:,} bytes and uploaded {max(done.upload_bytes):,}; {metrics}"
+        )
     lines += [f"Note: {note}" for note in verification.notes]
     verdict = "does not hold" if verification.findings else "holds"
     lines.append(f"{len(verification.checked)} files, {len(verification.findings)} findings: {verdict}.")

@@ -49,19 +49,20 @@ def _sampling(spec: PrivacySpec) -> list[str]:
 
 def _tree(spec: PrivacySpec) -> list[str]:
     contributions = max_contributions(spec.rounds, spec.minimum_separation)
+    separation = f"minimum_separation {spec.minimum_separation:,}"
     if contributions == 1:
-        participation = (
-            f"Each client takes part at most once: minimum_separation {spec.minimum_separation:,} keeps a device from coming back within the "
-            f"{spec.rounds:,} rounds."
-        )
+        sentences = [
+            f"Each client takes part at most once: {separation} keeps it from coming back within the {spec.rounds:,} rounds."
+        ]
     else:
-        participation = (
-            f"A client can take part {contributions:,} times in {spec.rounds:,} rounds with minimum_separation {spec.minimum_separation:,}, and "
-            f"is accounted for as such (noise / {contributions:,}); minimum_separation {spec.rounds:,} or more would make it once."
-        )
+        sentences = [
+            f"A client can take part {contributions:,} times in {spec.rounds:,} rounds with {separation}, and is accounted for as such "
+            f"(noise / {contributions:,}); minimum_separation {spec.rounds:,} or more would make it once."
+        ]
+    if spec.minimum_separation > 1:
+        sentences.append("The separation holds only as long as a device keeps the record of its contributions.")
     return [
-        participation,
-        "The separation is enforced by the device, which must keep its participation history.",
+        *sentences,
         "Neither sampling nor the population lowers this epsilon: it holds whichever clients take part.",
         "Server checkpoints, the initial one included, hold the seeds of the tree noise: epsilon holds against readers of models, not "
         "against readers of checkpoints.",
@@ -69,10 +70,11 @@ def _tree(spec: PrivacySpec) -> list[str]:
 
 
 def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
-    on_values = (noise_multiplier**-2 - (0.1 * spec.report_goal) ** -2) ** -0.5
+    # TFF's split: 1 / noise_multiplier^2 = 1 / (noise on the updates)^2 + 1 / (0.1 * report_goal)^2.
+    inflation = (1 - (noise_multiplier / (0.1 * spec.report_goal)) ** 2) ** -0.5
     return (
-        f"The clip adapts to a noised count of clipped updates, which shares the budget: the noise on the updates is {on_values:.4g}, "
-        f"{on_values / noise_multiplier:.3g} times the noise multiplier, and each round releases its clip."
+        f"The clip adapts to a noised count of clipped updates, which shares the budget: the noise on the updates is "
+        f"{inflation * noise_multiplier:.4g}, {inflation:.3g} times the noise multiplier, and each round releases its clip."
     )
 
 

@@ -166,12 +166,12 @@ def _check_clip_can_adapt(spec: PrivacySpec, noise_multiplier: float) -> None:
 
 
 def _clip_can_adapt(noise_multiplier: float, report_goal: int) -> bool:
-    """TFF splits the noise between the updates and the count of clipped ones, whose standard deviation is 0.05 * report_goal."""
-    return noise_multiplier < 2 * (0.05 * report_goal)
+    """TFF takes the noise on the count of clipped updates out of the whole; its standard deviation is 0.05 * report_goal."""
+    return noise_multiplier < 0.1 * report_goal
 
 
 def problems_of(spec: PrivacySpec) -> list[errors.Problem]:
-    """Every value of a spec that accounting cannot use. A spec that config.resolve made has at most the last of them."""
+    """One problem for every value of a spec that accounting cannot use; none for most specs that config.resolve makes."""
     problems = []
 
     def require(holds: bool, name: str, rule: str, suggestion: Optional[str] = None) -> None:

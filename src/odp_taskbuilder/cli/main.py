@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn, Optional
 
@@ -78,6 +79,8 @@ def main(args: Optional[Sequence[str]] = None) -> NoReturn:
     args = list(sys.argv[1:] if args is None else args)
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # So is what the libraries below it say about their own dependencies.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     signal.signal(signal.SIGTERM, _raise_terminated)
     # Decided here, from the raw arguments: an error may strike before click has parsed the option.
     json_mode = "--json" in args

@@ -59,7 +59,7 @@ def client_graph(
     spec = phase.tensorflow_spec
     spec.dataset_token_tensor_name = token.name
     for path in (input_filepath, output_filepath):
-        spec.input_tensor_specs.append(tf.TensorSpec.from_tensor(path, path.name).experimental_as_proto())
+        spec.input_tensor_specs.append(tf.TensorSpec([], tf.string, path.name).experimental_as_proto())
     spec.target_node_names.append(_TARGET)
     # Present even when empty: the device's job worker takes the selector from here.
     spec.example_selector.CopyFrom(source.selector)

@@ -46,9 +46,9 @@ def server_plan(form: tff.backends.mapreduce.DistributeAggregateForm) -> plan_pb
     phase = plan.phase.add().server_phase_v2
     phase.aggregations.extend(_aggregations(form))
     graph = _prepare_graph(extract_tensorflow(form.server_prepare), phase)
-    plan.server_graph_prepare_bytes.Pack(graph.as_graph_def())
+    plan.server_graph_prepare_bytes.Pack(graph.as_graph_def(), deterministic=True)
     graph = _result_graph(extract_tensorflow(form.server_result), phase)
-    plan.server_graph_result_bytes.Pack(graph.as_graph_def())
+    plan.server_graph_result_bytes.Pack(graph.as_graph_def(), deterministic=True)
     return plan
 
 

@@ -11,9 +11,6 @@ import tensorflow_federated as tff
 
 from odp_taskbuilder.plan.optimize import ancestors, optimize
 
-_import_counter = itertools.count()
-
-
 def import_computation(
     computation: tff.Computation, arguments: Sequence[tf.Tensor] = (), *, name: str, session_token: Optional[tf.Tensor] = None
 ) -> list[tf.Tensor]:
@@ -68,7 +65,7 @@ def _with_control_inputs(input_map: Mapping[str, tf.Tensor]) -> dict[str, tf.Ten
 def _isolate_resources(graph_def: tf.compat.v1.GraphDef) -> None:
     # Two imports whose resources share a name would share the resource. An empty name must first become one that stays
     # legal with a suffix: TensorFlow refuses shared names that begin with an underscore.
-    suffix = f"_import_{next(_import_counter)}"
+    suffix = "_" + tf.compat.v1.get_default_graph().unique_name("import")
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in graph_def.library.function))
     for node in nodes:
         if "shared_name" in node.attr:

@@ -61,7 +61,7 @@ def server_plan(form: tff.backends.mapreduce.MapReduceForm) -> plan_pb2.Plan:
         for variable in metrics:
             published = naming.SERVER + leaf_name(variable)[len(naming.METRICS) :]
             phase.metrics.add(variable_name=variable.read_value().name, stat_name=published)
-    plan.server_graph_bytes.Pack(graph.as_graph_def(add_shapes=False))
+    plan.server_graph_bytes.Pack(graph.as_graph_def(), deterministic=True)
     return plan
 
 

@@ -41,7 +41,11 @@ def optimize(graph_def: tf.compat.v1.GraphDef, feeds: Sequence[str], fetches: Se
         info.name, info.dtype = name, dtypes[name.split(":")[0]]
     for index, name in enumerate(fetches):
         signature.outputs[f"result_{index}"].name = name
-    return tf_optimizer.OptimizeGraph(_config(), meta_graph, strip_default_attributes=True)
+    optimized = tf_optimizer.OptimizeGraph(_config(), meta_graph, strip_default_attributes=True)
+    for node in optimized.node:
+        # Names of traced functions, which hold counters of this process.
+        node.ClearField("experimental_debug_info")
+    return optimized
 
 
 def ancestors(graph_def: tf.compat.v1.GraphDef, names: Iterable[str]) -> set[str]:

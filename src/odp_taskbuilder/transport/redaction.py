@@ -1,8 +1,8 @@
 """Keeps secrets out of everything that is printed or logged.
 
 What is known to be a secret (an API key, a token) is registered with `protect`; what looks like one (a key in a URL, a bearer token, a
-password before a host name) is recognised. From the first registration on, log records of every library are redacted as they are
-made: urllib3, for one, logs whole URLs.
+password before a host name) is recognised. Once there are sessions, log records of every library are redacted as they are made:
+urllib3, for one, logs whole URLs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]+")
 _PASSWORD = re.compile(r"(://)[^/\s@'\"]+@")
 
 _secrets: set[str] = set()
-_installed = threading.Lock()
+_guarded = threading.Lock()
 
 
 def protect(secret: str) -> str:
     """Registers a secret, for the life of the process, and returns it."""
     if len(secret) >= _SHORTEST_SECRET:
         _secrets.update((secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)))
-        if _installed.acquire(blocking=False):
-            _redact_log_records()
     return secret
 
 
@@ -44,7 +42,10 @@ def redact(text: str) -> str:
     return _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
 
 
-def _redact_log_records() -> None:
+def guard_logs() -> None:
+    """From now on, redacts what any library logs in this process."""
+    if not _guarded.acquire(blocking=False):
+        return
     make_record = logging.getLogRecordFactory()
 
     def make_redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:

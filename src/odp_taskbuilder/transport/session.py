@@ -42,7 +42,8 @@ class _DeadlineAdapter(requests.adapters.HTTPAdapter):
 
 
 def configure(session: requests.Session, network: deadlines.Network, deadline: deadlines.Deadline) -> requests.Session:
-    """Puts a session of any kind under the deadline."""
+    """Puts a session of any kind under the deadline, and what is logged about it under guard (redaction.py)."""
+    redaction.guard_logs()
     adapter = _DeadlineAdapter(network, deadline)
     session.mount("https://", adapter)
     session.mount("http://", adapter)

@@ -1,0 +1,123 @@
+"""P6: against servers that never come to an end, every command does."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fakes.faults import FaultPlan
+from fakes.gcs import FakeGcs
+from fakes.silence import endless_server
+from fakes.task_server import FakeTaskServer
+from pushing import HASTY, artifact_only_task, save_artifacts
+from serving_process import build_request, config
+
+from odp_taskbuilder import errors, stores
+from odp_taskbuilder.service import builder_client, push
+from odp_taskbuilder.transport.deadline import Network
+
+# Nothing but the deadline ends these: a server may be silent for a minute.
+NETWORK = Network(deadline=0.7, silence=60, retry_for=60, first_pause=0.01, longest_pause=0.05)
+TRICKLES = {"silent": b"", "headers": b"HTTP/1.1 200 OK\r\nX: xxx", "body": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nxxx"}
+
+
+@pytest.fixture(params=TRICKLES)
+def endless(request):
+    with endless_server(TRICKLES[request.param]) as url:
+        yield url
+
+
+def _ends(call, error, text="was not done within 0.7 seconds"):
+    begin = time.monotonic()
+    with pytest.raises(error, match=text):
+        call()
+    # As much again is left to a busy machine.
+    assert time.monotonic() - begin < 10
+
+
+def test_push_to_an_endless_task_server(endless, artifacts, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    _ends(lambda: push.push(artifacts, push.PushOptions(server=endless), NETWORK), errors.StorageError)
+
+
+def test_push_to_endless_storage_names_the_tasks(endless, artifacts, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
+    with FakeTaskServer().serve() as server:
+        call = lambda: push.push(artifacts, push.PushOptions(server=server.url), NETWORK)  # noqa: E731
+        _ends(call, errors.TaskServerError, r"(?s)not done within 0.7 seconds.*Task 1 \(training\).*push --resume")
+
+
+def test_push_of_artifacts_to_endless_storage(endless, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
+    tasks = {role: artifact_only_task(f"gs://bucket/{role}") for role in ("training", "evaluation")}
+    artifacts = save_artifacts(tmp_path / "digits", **tasks)
+    _ends(lambda: push.push(artifacts, network=NETWORK), errors.StorageError)
+
+
+def test_asking_an_endless_task_builder(endless):
+    _ends(lambda: builder_client.request_build(endless, build_request("gs://m", config()), network=NETWORK), errors.StorageError)
+
+
+def test_reading_a_model_from_endless_storage(endless, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
+
+    def read():
+        with stores.readable_tree("gs://bucket/model", NETWORK):
+            raise AssertionError("there is no model")
+
+    _ends(read, errors.StorageError)
+
+
+def test_credentials_from_an_endless_metadata_server(endless, monkeypatch):
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("GCE_METADATA_HOST", endless.removeprefix("http://"))
+    request = build_request("gs://m", config())
+    call = lambda: builder_client.request_build("http://198.51.100.1", request, network=NETWORK)  # noqa: E731
+    _ends(call, errors.StorageError)
+
+
+def test_a_stalled_answer_is_asked_for_again(artifacts, monkeypatch):
+    plan = FaultPlan("stall", 7)
+    gcs = FakeGcs(plan)
+    with gcs.serve() as gcs_server, FakeTaskServer(plan).serve() as task_server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+        pushed = push.push(artifacts, push.PushOptions(server=task_server.url), dataclasses.replace(HASTY, retry_for=5))
+    assert plan.num_fired == 1
+    assert len(pushed) == 6
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("endless_part", ["tasks", "storage"])
+def test_signals_end_a_push_that_waits(artifacts, endless_part, signum, code, monkeypatch):
+    """P5."""
+    with endless_server() as nowhere, FakeTaskServer().serve() as task_server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", nowhere)
+        server = nowhere if endless_part == "tasks" else task_server.url
+        command = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "push", str(artifacts)]
+        process = subprocess.Popen(
+            [*command, "--task_management_server", server], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        _wait_for_connection(process, server if endless_part == "tasks" else nowhere)
+        begin = time.monotonic()
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - begin < 5
+    assert process.returncode == code
+    assert (out, "Traceback" in err) == ("", False)
+    if endless_part == "storage":
+        assert "Task 1 (training) of population digits" in err
+        assert f"odp-task push --resume {artifacts}" in err
+
+
+def _wait_for_connection(process, url):
+    """Waits until a process has a connection to a server."""
+    port = f":{int(url.rpartition(':')[2]):04X} 01 "
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if port in pathlib.Path(f"/proc/{process.pid}/net/tcp").read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError("no connection")

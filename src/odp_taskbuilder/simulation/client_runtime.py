@@ -75,6 +75,7 @@ class ClientRuntime:
 
         Raises:
           errors.ArtifactError: an example lacks a feature of the plan or has another shape, or a file is not what it should be.
+          errors.StorageError: there is no space for the update.
         """
         for name, path in ((self._token, examples), (self._input, checkpoint), (self._output, update)):
             if name:
@@ -82,7 +83,12 @@ class ClientRuntime:
                 self._interpreter.set_tensor(self._indices[name], np.array(os.fspath(path).encode()))
         try:
             self._interpreter.invoke()
+        except UnicodeDecodeError as error:
+            # TensorFlow quotes the record that it cannot parse, and pybind cannot make text of it.
+            raise errors.ArtifactError(f"The client plan failed on {examples}: a record is no tf.train.Example.") from error
         except RuntimeError as error:
+            if "No space left on device" in str(error):
+                raise errors.StorageError(f"Cannot write {update}: no space left on device.") from error
             raise errors.ArtifactError(f"The client plan failed on {examples}: {_reason(error)}") from error
 
 

@@ -33,13 +33,15 @@ class GraphSessions:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[tf.compat.v1.Session]:
-        """A session; a failure of the graph in it becomes an ArtifactError."""
+        """A session; a failure of the graph in it becomes an ArtifactError, a full disk a StorageError."""
         session = self._kept or self._new_session()
         if self._keep:
             self._kept = session
         try:
             yield session
         except tf.errors.OpError as error:
+            if "No space left on device" in error.message:
+                raise errors.StorageError(f"Cannot write a checkpoint: {error.message.splitlines()[0]}") from error
             raise errors.ArtifactError(f"The plan's server graph failed: {error.message.splitlines()[0]}") from error
         finally:
             if not self._keep:

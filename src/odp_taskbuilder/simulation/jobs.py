@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+from odp_taskbuilder import errors
 from odp_taskbuilder.simulation.deployment import DeployedTask
 
 
@@ -46,6 +48,13 @@ class BadClient:
 
     client_id: str
     reason: str
+
+
+def named_after_client(error: errors.OdpTaskError, client_id: str) -> errors.OdpTaskError:
+    """An error of reading or running a client, with the client in its message and the two ways on."""
+    message = error.message if repr(client_id) in error.message else f"Client {client_id!r}: {error.message}"
+    kind: Any = type(error)
+    return kind(message, next_step="Mend the data, or count such clients instead with --skip_bad_clients.")
 
 
 @dataclasses.dataclass(frozen=True)

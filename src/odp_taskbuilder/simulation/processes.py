@@ -190,6 +190,8 @@ def _serve(
             answer = ("returned", handler(job))
         except errors.OdpTaskError as error:
             answer = ("raised", error)
+        except OSError as error:
+            answer = ("raised", errors.StorageError(f"A worker process cannot read or write its files: {error}."))
         except Exception as error:  # noqa: BLE001: raised again in the parent; a cause may not survive the way there.
             answer = ("raised", RuntimeError(f"{type(error).__name__}: {error}"))
         try:
@@ -199,9 +201,13 @@ def _serve(
 
 
 def _end_with_parent(scratch: str) -> None:
+    forkserver = os.getppid()
     multiprocessing.parent_process().join()
-    # A parent that ends of itself ends its children first.
+    # A parent that ends of itself ends its children first: it was killed.
     shutil.rmtree(scratch, ignore_errors=True)
+    if os.getppid() == forkserver:
+        # It would end by itself, after taking TensorFlow down for some seconds.
+        os.kill(forkserver, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
 
 

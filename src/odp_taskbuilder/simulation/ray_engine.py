@@ -26,6 +26,8 @@ class RayEngine:
     """Actors on a Ray cluster (engines.Engine): the one that RAY_ADDRESS names, otherwise one that lives as long as this object."""
 
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int):
+        # Ray warns about a change of its defaults for accelerators, of which there are none here.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
         except ImportError as error:

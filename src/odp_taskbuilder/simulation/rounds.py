@@ -15,7 +15,7 @@ from odp_taskbuilder.metrics.tensorboard import EventFile
 from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
 from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice, choose_checkpoint, evaluation_rounds_due
-from odp_taskbuilder.simulation.jobs import BadClient
+from odp_taskbuilder.simulation.jobs import BadClient, named_after_client
 from odp_taskbuilder.simulation.plan_rounds import RoundResult, RoundRunner
 from odp_taskbuilder.simulation.run_directory import RunDirectory
 from odp_taskbuilder.simulation.sampling import CohortSampler, Sampling, draw_evaluation_cohort
@@ -131,7 +131,7 @@ class Rounds:
         self._on_round = on_round
         self._logdir = logdir
         self._events: dict[str, EventFile] = {}
-        self._client_ids = _available_clients(data, deployment.eligibility.min_example_count)
+        self._client_ids = _available_clients(data, deployment.eligibility.min_example_count, options.skip_bad_clients)
         self._evaluation_client_ids: Sequence[str] = ()
         _check_rounds(deployment, options)
         _check_cohort(deployment.training, self._client_ids, data, options)
@@ -240,13 +240,14 @@ class Rounds:
         self._last[kind] = (number, metrics)
 
     def _check_reports(self, kind: str, task: DeployedTask, number: int, result: RoundResult, clients: int) -> None:
+        """Refuses a round that a server would not complete. For an evaluation round it would find other clients; here some are missing then."""
         if kind == "training" and self._options.sampling is Sampling.POISSON:
             return
-        if result.reports < task.report_goal:
-            first = f" The first that did not: {result.bad_clients[0].reason}" if result.bad_clients else ""
+        needed = task.report_goal if kind == "training" else 1
+        if result.reports < needed:
             raise errors.UsageError(
-                f"In {kind} round {number} {result.reports} of {clients} clients reported; without {task.report_goal} (the report goal) a server completes "
-                f"no round.{first}",
+                f"In {kind} round {number} {result.reports} of {clients} clients reported; a server completes no round with fewer than {needed}. "
+                f"The first that did not: {result.bad_clients[0].reason}",
                 next_step="Mend the data, or raise --clients_per_round.",
             )
 
@@ -274,11 +275,20 @@ class Rounds:
         return TaskSummary(rounds, metrics, self._totals[kind])
 
 
-def _available_clients(data: ClientData, min_example_count: int) -> Sequence[str]:
-    """The clients with enough examples; nothing is counted if none is asked for."""
+def _available_clients(data: ClientData, min_example_count: int, skip_bad_clients: bool) -> Sequence[str]:
+    """The clients with enough examples; nothing is counted if none is asked for. A bad client that is to be skipped is found out when it is drawn."""
     if min_example_count < 1:
         return data.client_ids
-    return [client_id for client_id in data.client_ids if data.num_examples(client_id) >= min_example_count]
+    available = []
+    for client_id in data.client_ids:
+        try:
+            if data.num_examples(client_id) >= min_example_count:
+                available.append(client_id)
+        except errors.OdpTaskError as error:
+            if not skip_bad_clients:
+                raise named_after_client(error, client_id) from error
+            available.append(client_id)
+    return available
 
 
 def _check_rounds(deployment: Deployment, options: RoundOptions) -> None:

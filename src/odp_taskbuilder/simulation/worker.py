@@ -28,6 +28,7 @@ from odp_taskbuilder.simulation.jobs import (
     SessionResult,
     WorkerSetup,
     WriteClientCheckpoint,
+    named_after_client,
 )
 
 
@@ -72,20 +73,18 @@ class ClientWorker:
         where = f"Client {client_id!r} ({clients.data.location(client_id)})"
         try:
             examples = list(clients.data.examples(client_id))
+            if not examples:
+                raise errors.UsageError(f"{where} has no examples.")
         except errors.OdpTaskError as error:
-            return _bad_client(
-                type(error), error.message if repr(client_id) in error.message else f"Client {client_id!r}: {error.message}"
-            )
-        if not examples:
-            return _bad_client(errors.UsageError, f"{where} has no examples.")
+            return named_after_client(error, client_id)
         tfrecord.write_records(pathlib.Path(self._examples_file), examples)
         try:
             clients.device.run(self._examples_file, session.checkpoint, self._update_file)
         except errors.ArtifactError as error:
             misfit = first_misfit(examples, clients.features)
-            if misfit is None:
-                return _bad_client(errors.ArtifactError, f"{where}: {error.message}")
-            return _bad_client(errors.UsageError, f"{where}, {misfit}")
+            if misfit is not None:
+                return named_after_client(errors.UsageError(f"{where}, {misfit}"), client_id)
+            return named_after_client(errors.ArtifactError(f"{where}: {error.message}"), client_id)
         return None
 
 
@@ -128,19 +127,16 @@ def first_misfit(examples: Sequence[bytes], features: Sequence[Feature]) -> Opti
             expected = f"{feature.kind}{list(feature.shape)}"
             found = values.get(feature.name)
             if found is None:
-                return f"example {index} has no feature {feature.name!r}; the plan expects {expected}. It has {_described(values)}."
+                present = ", ".join(f"{name} {_described(array)}" for name, array in sorted(values.items())) or "none"
+                return f"example {index} has no feature {feature.name!r}; the plan expects {expected}. Its features: {present}."
             if example_codec.kind_of(found) != feature.kind or found.size != np.prod(feature.shape, dtype=int):
-                return f"example {index}: feature {feature.name!r} is {_described({feature.name: found})}; the plan expects {expected}."
+                return f"example {index}: feature {feature.name!r} is {_described(found)}; the plan expects {expected}."
     return None
 
 
-def _described(values: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(f"{name} {example_codec.kind_of(array)}[{array.size}]" for name, array in sorted(values.items())) or "none"
+def _described(values: np.ndarray) -> str:
+    return f"{example_codec.kind_of(values)}[{values.size}]"
 
 
 def _open_server(task: DeployedTask) -> server_runtime.Server:
     return server_runtime.open_server(plan_pb2.Plan.FromString(task.plan), keep_session=True)
-
-
-def _bad_client(kind: type[errors.OdpTaskError], message: str) -> errors.OdpTaskError:
-    return kind(message, next_step="Mend the data, or count such clients instead with --skip_bad_clients.")

@@ -1,0 +1,177 @@
+"""`odp-task build` as a user runs it: real processes, real models, real mistakes."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "configs" / "digits"
+ODP_TASK = pathlib.Path(sys.executable).with_name("odp-task")
+
+CONFIG = """
+mode: TRAINING_ONLY
+population_name: "somebody"
+{label}
+policies {{ model_release_policy {{ num_max_training_rounds: 10 }} }}
+federated_learning {{ learning_process {{ runtime_config {{ report_goal: 100 }} {metrics} }} }}
+differential_privacy {{ clip_norm: 0.1 noise_multiplier: 1.0 }}
+"""
+
+
+def write_config(path, label="", metrics=""):
+    path.write_text(CONFIG.format(label=label, metrics=metrics))
+    return path
+
+
+def run(*arguments, cwd):
+    return subprocess.run([ODP_TASK, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """The shipped example, built with --json: (directory of the run, finished process)."""
+    cwd = tmp_path_factory.mktemp("example")
+    # A terminal's guide: flags with underscores, `=`, and True.
+    return cwd, run(
+        "build", f"--saved_model={EXAMPLE / 'saved_model'}", f"--task_config={EXAMPLE / 'train.pbtxt'}", "--json", cwd=cwd
+    )
+
+
+def test_the_example_builds_and_prints_one_json_document(example):
+    cwd, process = example
+    assert process.returncode == 0, process.stderr
+    document = json.loads(process.stdout)
+    directory = cwd / "odp_artifacts" / "digits"
+    files = {path.name for path in directory.iterdir()}
+    assert files == set(document["files"]) | {"manifest.json"}
+    assert files >= {"plan.pb", "client_only_plan.pb", "initial_state.server.ckp", "task.pbtxt", "report.pbtxt"}
+    assert document["task_report"]["applied_algorithms"]["dp_aggregator"] == "FIXED_GAUSSIAN"
+    assert 5.99 < document["privacy"]["epsilon"] <= 6
+    assert any("Poisson" in sentence for sentence in document["privacy"]["assumptions"])
+    assert "Traceback" not in process.stderr
+    assert "building the training plan" in process.stderr
+
+
+def test_the_printed_report_never_shows_less_than_the_epsilon_spent(example):
+    document = json.loads(example[1].stdout)
+    shown = document["task_report"]["dp_hyperparameters"]
+    assert np.float32(shown["dp_epsilon"]) >= document["privacy"]["epsilon"]
+    assert np.float32(shown["dp_delta"]) >= document["privacy"]["delta"]
+
+
+def test_no_process_outlives_the_command(example):
+    children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in children.splitlines() if "worker_binary" in line and str(example[0]) in line]
+
+
+MISTAKES = [
+    # Arguments, exit code, what the message must say.
+    (["--task_config", "{config}"], 2, "saved_model"),
+    (["--saved_model", "{model}", "--task_config", "{config}", "--sever", "x"], 2, "No such option"),
+    (["--saved_model", "{model}", "--task_config", "{tmp}/absent.pbtxt"], 3, "absent.pbtxt"),
+    (["--saved_model", "{model}", "--task_config", "{broken}"], 3, "Did you mean 'population_name'?"),
+    (["--saved_model", "{tmp}/absent", "--task_config", "{config}"], 4, "absent"),
+    (["--saved_model", "{tmp}", "--task_config", "{config}"], 4, "saved_model.pb is missing"),
+    (["--saved_model", "{foreign}", "--task_config", "{config}"], 4, "not a FunctionalModel"),
+    (["--saved_model", "{truncated}", "--task_config", "{config}"], 4, "{truncated}"),
+    (["--saved_model", "{model}", "--task_config", "{greedy}"], 5, "not private enough"),
+    (["--saved_model", "{unsupported}", "--task_config", "{config}"], 6, "Please contact Google to register these ops: {{'Cholesky': 'Cholesky"),
+    (["--saved_model", "{dictionary}", "--task_config", "{config}"], 3, "Label name cannot be empty."),
+    (["--saved_model", "{float16}", "--task_config", "{config}"], 4, "float16"),
+    (["--saved_model", "{model}", "--task_config", "{config}", "--output", "{file}"], 7, "{file}"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Models and configs of every kind, made by one process: a dict of paths."""
+    tmp = tmp_path_factory.mktemp("places")
+    subprocess.run([sys.executable, ROOT / "tests" / "cli" / "make_models.py", tmp], check=True, capture_output=True)
+    names = {name: tmp / name for name in ("unsupported", "dictionary", "foreign", "float16")}
+    truncated = tmp / "truncated"
+    (truncated / "variables").mkdir(parents=True)
+    for part in (EXAMPLE / "saved_model").rglob("*"):
+        if part.is_file():
+            content = part.read_bytes()
+            short = content[: len(content) // 2] if part.name == "saved_model.pb" else content
+            (truncated / part.relative_to(EXAMPLE / "saved_model")).write_bytes(short)
+    (tmp / "broken.pbtxt").write_text('mode: TRAINING_ONLY\npopulaton_name: "x"\n')
+    (tmp / "greedy.pbtxt").write_text(write_config(tmp / "config.pbtxt").read_text().replace("noise_multiplier: 1.0", "noise_multiplier: 0.01"))
+    (tmp / "file").write_text("in the way")
+    return {
+        **names,
+        "tmp": tmp,
+        "model": EXAMPLE / "saved_model",
+        "config": tmp / "config.pbtxt",
+        "broken": tmp / "broken.pbtxt",
+        "greedy": tmp / "greedy.pbtxt",
+        "truncated": truncated,
+        "file": tmp / "file",
+    }
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES, ids=[mistake[2][:30] for mistake in MISTAKES])
+def test_a_mistake_gets_its_exit_code_one_message_and_no_output(places, tmp_path, arguments, code, message):
+    process = run("build", *(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    assert process.returncode == code, process.stderr
+    assert message.format(**places) in process.stderr
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_mode_reports_errors_as_json_too(places, tmp_path):
+    process = run("build", "--saved_model", places["model"], "--task_config", places["broken"], "--json", cwd=tmp_path)
+    document = json.loads(process.stdout)
+    assert document["error"]["exit_code"] == process.returncode == 3
+    assert {problem["line"] for problem in document["error"]["problems"]} >= {2}
+
+
+def test_unsupported_ops_can_be_skipped(places, tmp_path):
+    process = run(
+        "build", "--saved_model", places["unsupported"], "--task_config", places["config"], "--skip_flex_ops_check=True", cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    assert 'min_client_version: "0"' in (tmp_path / "odp_artifacts" / "somebody" / "task.pbtxt").read_text()
+
+
+def test_a_model_with_named_features_builds_and_runs(places, tmp_path):
+    config = write_config(tmp_path / "config.pbtxt", label='label_name: "income"')
+    process = run("build", "--saved_model", places["dictionary"], "--task_config", config, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    # Executed in a process of its own: two clients whose examples have an int64 and an int32 feature.
+    result = subprocess.run(
+        [sys.executable, ROOT / "tests" / "cli" / "run_named_features.py", tmp_path / "odp_artifacts" / "somebody", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout.splitlines()[-1])
+    # The model predicts 0 from zero weights; the loss is the mean of (0 - label) ** 2 over labels 1, 2, 3 and 4.
+    assert metrics["server/client_work/train/loss"] == pytest.approx((1 + 4 + 9 + 16) / 4, rel=1e-6)
+
+
+def test_sigterm_ends_a_build_with_143_and_leaves_nothing(tmp_path):
+    command = [ODP_TASK, "build", "--saved_model", EXAMPLE / "saved_model", "--task_config", EXAMPLE / "train.pbtxt"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("loading TensorFlow"):
+            break
+    process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    _, stderr = process.communicate(timeout=deadline - time.monotonic())
+    assert process.returncode == 143
+    assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_starts_without_tensorflow(tmp_path):
+    program = "import sys; from odp_taskbuilder.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: print('tensorflow' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert process.stdout.splitlines()[-1] == "False"

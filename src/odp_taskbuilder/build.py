@@ -14,14 +14,16 @@ from typing import Any, Callable, Optional, Union
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import tasks
+from odp_taskbuilder import inputs, tasks
 from odp_taskbuilder.artifacts import directory, manifest
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
-from odp_taskbuilder.config import LoadedConfig, load_config, resolve
+from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
+from odp_taskbuilder.model import scan
 from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+from odp_taskbuilder.service import push
 
 Path = Union[str, "os.PathLike[str]"]
 # Names the stage that runs within the block.
@@ -37,12 +39,14 @@ class BuildOptions:
     Attributes:
       resolve: options that take part in resolving the config.
       skip_flex_ops_check: build even when phones lack an op of the client graph.
+      trust_model: load the model without scanning it first. Loading may execute parts of it, with the rights of this process.
       artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
     """
 
     resolve: ResolveOptions = ResolveOptions()
     skip_flex_ops_check: bool = False
     artifact_only: bool = False
+    trust_model: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +72,12 @@ class BuiltTasks:
 
 @dataclasses.dataclass(frozen=True)
 class BuildResult:
-    """A build whose artifacts are in `directory`."""
+    """A build whose artifacts are in `directory`, and at `uploaded` where the config names destinations in artifact-only mode."""
 
     built: BuiltTasks
     directory: pathlib.Path
     manifest: manifest.Manifest
+    uploaded: tuple[str, ...] = ()
 
 
 def _unannounced(name: str) -> contextlib.AbstractContextManager:
@@ -90,23 +95,35 @@ def build(
 ) -> BuildResult:
     """Builds the tasks of a config and writes their artifacts to `output/<population>/`, completely or not at all.
 
+    In artifact-only mode they then also go to the destinations that the config names, if it names any.
+
     Args:
-      saved_model: directory that `tff.learning.models.save_functional_model` wrote.
-      task_config: text proto or JSON file, or `-` for standard input.
+      saved_model: what `tff.learning.models.save_functional_model` wrote: a directory, or a file:// or gs:// URL of one.
+      task_config: text proto or JSON: a file, a file:// or gs:// URL, or `-` for standard input.
       overwrite: replace a destination that is not a former output.
       stage: called with the name of each stage, whose result is entered while the stage runs.
 
     Raises:
-      errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then.
+      errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then, unless an upload failed.
     """
-    loaded = load_config(task_config)
+    loaded = inputs.read_config(task_config)
+    has_destinations = options.artifact_only and tasks.names_destinations(loaded.config)
+    if has_destinations:
+        options = dataclasses.replace(options, resolve=dataclasses.replace(options.resolve, require_artifact_urls=True))
     spec = resolve(loaded, options.resolve)
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
-    built = build_tasks(saved_model, loaded, options, stage=stage)
-    with stage("writing artifacts"):
-        written = directory.save(built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite)
-    return BuildResult(built, destination, written)
+    with inputs.local_model(saved_model, stage) as model:
+        built = build_tasks(model, loaded, options, stage=stage)
+        with stage("writing artifacts"):
+            written = directory.save(
+                built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite
+            )
+    uploaded: tuple[str, ...] = ()
+    if has_destinations:
+        with stage("uploading artifacts"):
+            uploaded = tuple(done.url for done in push.push(destination, push.PushOptions(overwrite=overwrite)))
+    return BuildResult(built, destination, written, uploaded)
 
 
 def build_tasks(
@@ -119,7 +136,10 @@ def build_tasks(
     """
     spec = resolve(task_config, options.resolve)
     with stage("privacy accounting"):
-        budget = privacy_budget(spec.privacy)
+        budget = _budget(spec)
+    if not options.trust_model:
+        with stage("scanning the model"):
+            scan.require_safe(saved_model)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
         from odp_taskbuilder.learning import evaluation, preprocessing, training
@@ -153,10 +173,15 @@ def build_tasks(
         eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
 
     report = tasks.task_report(spec, budget)
-    inputs = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
-    inputs["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
+    digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+    digests["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, report_text(report, budget, spec))
-    return BuiltTasks(spec, budget, artifacts, report, group, ops, inputs)
+    return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
+
+
+def _budget(spec: TaskSpec) -> PrivacyBudget:
+    # Evaluation adds no noise and spends nothing that could be accounted: its state takes any noise.
+    return privacy_budget(spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True))
 
 
 def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec: TaskSpec) -> str:

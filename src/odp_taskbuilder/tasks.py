@@ -63,15 +63,21 @@ def _task(spec: TaskSpec, rounds: RoundsSpec, min_client_version: str) -> task_p
     )
 
 
+def names_destinations(config: task_builder_pb2.TaskConfig) -> bool:
+    """Whether the config's artifact_building says where artifacts are to go."""
+    sections = (config.federated_learning.learning_process, config.federated_learning.evaluation)
+    return any(section.artifact_building.ListFields() for section in sections)
+
+
 def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskReport:
-    """What was applied. Without a DP aggregator the report names none, and epsilon is infinite."""
+    """What was applied. Without a DP aggregator the report names none, and epsilon is infinite; without training there is no epsilon."""
     report = task_builder_pb2.TaskReport()
     applied = report.applied_algorithms
     applied.learning_algo = task_builder_pb2.LearningAlgo.Enum.Value(spec.learning.algorithm.value)
     applied.client_optimizer = task_builder_pb2.Optimizer.Enum.Value(spec.learning.client_optimizer.kind.value)
     applied.server_optimizer = task_builder_pb2.Optimizer.Enum.Value(spec.learning.server_optimizer.kind.value)
-    if budget.aggregator is not None:
-        applied.dp_aggregator = task_builder_pb2.DpAggregator.Enum.Value(budget.aggregator.value)
+    if not spec.privacy.skip_aggregator:
+        applied.dp_aggregator = task_builder_pb2.DpAggregator.Enum.Value(spec.privacy.aggregator.value)
     report.metric_results.accepted_metrics = ", ".join(spec.learning.metrics)
     report.metric_results.rejected_metrics = ", ".join(spec.learning.rejected_metrics)
     if spec.mode.trains:

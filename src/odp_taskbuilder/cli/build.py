@@ -6,16 +6,20 @@ import pathlib
 from typing import Any, Optional
 
 import click
-from google.protobuf import json_format
+from google.protobuf import json_format, text_format
 
 from odp_taskbuilder import build as pipeline
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 
 @click.command(name="build")
-@click.option("--saved_model", required=True, help="Directory of a FunctionalModel, as save_functional_model wrote it.")
-@click.option("--task_config", required=True, help="Task config, text proto or JSON; - for standard input.")
+@click.option(
+    "--saved_model", required=True, help="FunctionalModel, as save_functional_model wrote it: a directory or gs:// URL."
+)
+@click.option(
+    "--task_config", required=True, help="Task config, text proto or JSON: a file, a gs:// URL, or - for standard input."
+)
 @click.option(
     "--output",
     "output_directory",
@@ -33,10 +37,17 @@ from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
     help="Number of devices that privacy accounting assumes; delta may be at most 1/population.",
 )
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
-@options.absl_flag("build_artifact_only", help="Create no task: the tasks only name the config's artifact URLs.")
+@options.absl_flag("build_artifact_only", help="Create no task; upload to the destinations that the config names, if any.")
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
+@options.absl_flag("trust_model", help="Load the model without scanning it first.")
+@click.option(
+    "--task_builder_server", metavar="URL", help="Have this server build, create and upload, instead of building here."
+)
+@click.option("--api_key", metavar="KEY", help="For the server's API gateway.")
+@click.option("--impersonate_service_account", metavar="EMAIL", help="Act as this account towards the server.")
+@network_options.network_options
 @options.json_option
 def command(
     saved_model: str,
@@ -50,6 +61,11 @@ def command(
     skip_flex_ops_check: bool,
     skip_dp_check: bool,
     skip_dp_aggregator: bool,
+    trust_model: bool,
+    task_builder_server: Optional[str],
+    api_key: Optional[str],
+    impersonate_service_account: Optional[str],
+    network: Any,
     json_mode: bool,
 ) -> None:
     """Build the artifacts of a task.
@@ -59,25 +75,37 @@ def command(
       odp-task build --saved_model saved_model --task_config task_config.pbtxt
 
     Writes the plan for the server, the plan that phones download, the initial checkpoint, the task, a report and a manifest with
-    digests into <output>/<population>/, all of them or none.
+    digests into <output>/<population>/, all of them or none. With --task_builder_server nothing is written here: the server
+    builds, creates the tasks and uploads.
     """
-    result = pipeline.build(
-        saved_model,
-        task_config,
-        output_directory,
-        pipeline.BuildOptions(
-            resolve=ResolveOptions(
-                population_name=population_name,
-                skip_dp_check=skip_dp_check,
-                skip_dp_aggregator=skip_dp_aggregator,
-                population=population,
-                storage_path=storage_path,
-            ),
-            skip_flex_ops_check=skip_flex_ops_check,
-            artifact_only=build_artifact_only,
+    build_options = pipeline.BuildOptions(
+        resolve=ResolveOptions(
+            population_name=population_name,
+            skip_dp_check=skip_dp_check,
+            skip_dp_aggregator=skip_dp_aggregator,
+            population=population,
+            storage_path=storage_path,
         ),
-        overwrite=overwrite,
-        stage=output.Progress().stage,
+        skip_flex_ops_check=skip_flex_ops_check,
+        artifact_only=build_artifact_only,
+        trust_model=trust_model,
+    )
+    if task_builder_server:
+        _build_remotely(
+            task_builder_server,
+            saved_model,
+            task_config,
+            build_options,
+            api_key,
+            impersonate_service_account,
+            network,
+            json_mode,
+        )
+        return
+    if trust_model:
+        output.note("The model is not scanned (--trust_model): loading it may run what its author put in, with your rights.")
+    result = pipeline.build(
+        saved_model, task_config, output_directory, build_options, overwrite=overwrite, stage=output.Progress().stage
     )
     if json_mode:
         output.print_json(_document(result))
@@ -85,22 +113,50 @@ def command(
         _print_text(result)
 
 
+def _build_remotely(
+    server: str,
+    saved_model: str,
+    task_config: str,
+    build_options: pipeline.BuildOptions,
+    api_key: Optional[str],
+    account: Optional[str],
+    network: Any,
+    json_mode: bool,
+) -> None:
+    from odp_taskbuilder.service import auth, remote_build
+
+    with output.Progress().stage(f"building on {server}"):
+        response = remote_build.build_remotely(
+            server, saved_model, task_config, build_options, login=auth.Login(api_key, account), network=network
+        )
+    if json_mode:
+        output.print_json(json_format.MessageToDict(response, preserving_proto_field_name=True))
+        return
+    output.note("Success! Tasks are built, and artifacts are uploaded to the cloud.")
+    click.echo(text_format.MessageToString(response), nl=False)
+
+
 def _document(result: pipeline.BuildResult) -> dict[str, Any]:
     built = result.built
     to_dict = {"preserving_proto_field_name": True}
-    return {
+    document = {
         "directory": str(result.directory),
         "files": {name: vars(digest) for name, digest in result.manifest.files.items()},
+        "uploaded": list(result.uploaded),
         "task_report": json_format.MessageToDict(built.report, **to_dict),
         "task_group": json_format.MessageToDict(built.task_group, **to_dict),
-        # The report's numbers are 32-bit; these are what was computed.
-        "privacy": {**vars(built.budget), "aggregator": built.budget.aggregator and built.budget.aggregator.value},
         "notices": list(built.spec.notices),
     }
+    if built.spec.mode.trains:
+        # The report's numbers are 32-bit; these are what was computed.
+        document["privacy"] = {**vars(built.budget), "aggregator": built.budget.aggregator and built.budget.aggregator.value}
+    return document
 
 
 def _print_text(result: pipeline.BuildResult) -> None:
     output.note(f"Success! The artifacts are in {result.directory}:")
     for name, digest in sorted(result.manifest.files.items()):
         output.note(f"  {name:32} {digest.size:>12,} bytes")
+    for url in result.uploaded:
+        output.note(f"  uploaded to {url}")
     click.echo(pathlib.Path(result.directory, "report.pbtxt").read_text(encoding="utf-8"), nl=False)

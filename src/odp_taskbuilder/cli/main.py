@@ -123,7 +123,7 @@ def _run(args: Sequence[str], json_mode: bool) -> int:
         # The reader of our output left, as `head` does. Nothing can be told to anyone through that pipe any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_UNEXPECTED
-    except Exception as error:  # noqa: BLE001: the last resort; everything a user can cause has a class of its own.
+    except Exception as error:  # noqa: BLE001 - the last resort; everything a user can cause has a class of its own.
         if os.environ.get(_TRACEBACK_VARIABLE):
             traceback.print_exc()
         unexpected = errors.OdpTaskError(

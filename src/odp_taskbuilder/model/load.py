@@ -79,7 +79,7 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
     path = files.require_saved_model(path)
     try:
         module = tf.saved_model.load(str(path))
-    except Exception as error:  # noqa: BLE001: TensorFlow raises whatever a broken file makes it stumble over.
+    except Exception as error:  # noqa: BLE001 - TensorFlow raises whatever a broken file makes it stumble over.
         raise errors.ModelError(f"TensorFlow cannot load the model in {path}: {_first_line(error)}") from error
     missing = [name for name in _MEMBERS if not hasattr(module, name)]
     if missing:
@@ -95,7 +95,7 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
             loss_fn=_loss(module),
             input_spec=_tensor_specs(module.serialized_input_spec),
         )
-    except Exception as error:  # noqa: BLE001: members of the right names may still hold anything.
+    except Exception as error:  # noqa: BLE001 - members of the right names may still hold anything.
         raise errors.ModelError(f"The FunctionalModel in {path} cannot be read: {_first_line(error)}") from error
     return LoadedModel(functional_model, trainable, non_trainable)
 

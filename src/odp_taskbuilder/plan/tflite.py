@@ -21,7 +21,7 @@ def convert(graph_def: tf.compat.v1.GraphDef, spec: plan_pb2.TensorflowSpec) -> 
     """
     try:
         return _convert(graph_def, spec, one_use=False)
-    except Exception as error:  # noqa: BLE001: the converter has no exception class of its own.
+    except Exception as error:  # noqa: BLE001 - the converter has no exception class of its own.
         if _SHARED_FUNCTION not in str(error):
             raise _conversion_error(error) from error
     try:

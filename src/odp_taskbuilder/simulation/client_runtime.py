@@ -103,7 +103,7 @@ def load_client_only_plan(path: Path) -> plan_pb2.ClientOnlyPlan:
         plan = plan_pb2.ClientOnlyPlan.FromString(pathlib.Path(path).read_bytes())
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # noqa: BLE001: protobuf's DecodeError has no public module of its own in every release.
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no public module of its own in every release.
         raise errors.ArtifactError(f"{path} is no ClientOnlyPlan: {error}") from error
     if not plan.tflite_graph:
         raise errors.ArtifactError(f"{path} is no ClientOnlyPlan that a device would run: it has no TFLite graph.")

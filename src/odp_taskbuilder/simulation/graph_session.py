@@ -28,7 +28,7 @@ class GraphSessions:
         try:
             with self.graph.as_default():
                 tf.import_graph_def(tf.compat.v1.GraphDef.FromString(graph_def), name="")
-        except Exception as error:  # noqa: BLE001: importing raises what a broken graph makes it stumble over.
+        except Exception as error:  # noqa: BLE001 - importing raises what a broken graph makes it stumble over.
             raise errors.ArtifactError(f"The plan's server graph cannot be imported: {error}") from error
 
     @contextlib.contextmanager

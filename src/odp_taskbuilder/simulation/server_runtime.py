@@ -33,7 +33,7 @@ def load_plan(path: Path) -> plan_pb2.Plan:
         plan = plan_pb2.Plan.FromString(pathlib.Path(path).read_bytes())
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # noqa: BLE001: protobuf's DecodeError has no public module of its own in every release.
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no public module of its own in every release.
         raise errors.ArtifactError(f"{path} is no Plan: {error}") from error
     if len(plan.phase) != 1:
         raise errors.ArtifactError(f"{path} is no Plan that a server would run: it has {len(plan.phase)} phases, not 1.")

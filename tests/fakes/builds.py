@@ -57,7 +57,10 @@ def build(saved_model: str, task_config: str, options: dict) -> dict:
 
     def artifacts(task):
         return artifact_set.TaskArtifacts(
-            rng.randbytes(20_000), rng.randbytes(10_000), lambda path: path.write_bytes(b"checkpoint"), text_format.MessageToString(task)
+            rng.randbytes(20_000),
+            rng.randbytes(10_000),
+            lambda path: path.write_bytes(b"checkpoint"),
+            text_format.MessageToString(task),
         )
 
     built = artifact_set.ArtifactSet(

@@ -134,7 +134,10 @@ class FakeGcs:
         names = sorted(n for b, n in self.objects if b == bucket and n.startswith(query.get("prefix", "")))
         first = int(query.get("pageToken", 0))
         last = first + min(self.page_size, int(query.get("maxResults", self.page_size)))
-        document = {"kind": "storage#objects", "items": [_resource(bucket, n, self.objects[bucket, n]) for n in names[first:last]]}
+        document = {
+            "kind": "storage#objects",
+            "items": [_resource(bucket, n, self.objects[bucket, n]) for n in names[first:last]],
+        }
         if last < len(names):
             document["nextPageToken"] = str(last)
         return json_reply(200, document)

@@ -7,9 +7,9 @@ import threading
 import urllib.parse
 from typing import Optional
 
-from odp_taskbuilder.proto import task_pb2
 from fakes.faults import FaultPlan, FaultyServer, Reply
 from fakes.gcs import FakeGcs
+from odp_taskbuilder.proto import task_pb2
 
 _CREATE = re.compile(r"^/taskmanagement/v1/population/([^/:]+):create-task$")
 _GET = re.compile(r"^/taskmanagement/v1/population/([^/:]+)/tasks/(\d+):get$")

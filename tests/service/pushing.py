@@ -61,7 +61,9 @@ def save_artifacts(
     def artifacts(task, num_bytes):
         checkpoint = rng.randbytes(num_bytes)
         text = text_format.MessageToString(task)
-        return artifact_set.TaskArtifacts(rng.randbytes(2000), rng.randbytes(1000), lambda path: path.write_bytes(checkpoint), text)
+        return artifact_set.TaskArtifacts(
+            rng.randbytes(2000), rng.randbytes(1000), lambda path: path.write_bytes(checkpoint), text
+        )
 
     built = artifact_set.ArtifactSet(
         artifacts(training or training_task(), checkpoint_bytes), artifacts(evaluation or evaluation_task(), 500), ""

@@ -74,7 +74,16 @@ class Server:
 @contextlib.contextmanager
 def running_server(*options: str, build: str = "fakes.builds:build", env=None):
     function = ["--build_function", build] if build else []
-    command = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "serve", "--port", "0", *function, *options]
+    command = [
+        sys.executable,
+        "-c",
+        "from odp_taskbuilder.cli.main import main; main()",
+        "serve",
+        "--port",
+        "0",
+        *function,
+        *options,
+    ]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(_TESTS), **(env or {})}
     )

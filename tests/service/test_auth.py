@@ -68,7 +68,12 @@ def google(monkeypatch, tmp_path):
         key = rsa.generate_private_key(65537, 2048).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        account = {"type": "service_account", "client_email": "me@p.iam", "token_uri": f"{server.url}/token", "private_key": key.decode()}
+        account = {
+            "type": "service_account",
+            "client_email": "me@p.iam",
+            "token_uri": f"{server.url}/token",
+            "private_key": key.decode(),
+        }
         (tmp_path / "key.json").write_text(json.dumps({**account, "project_id": "p", "private_key_id": "1", "client_id": "2"}))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
         monkeypatch.setattr(auth, "_IAM_CREDENTIALS", server.url)
@@ -116,7 +121,9 @@ def test_an_id_token_of_a_key_file(http, google):
 
 def test_an_impersonated_account_also_towards_this_machine(http, google):
     login = auth.Login(impersonate_service_account="robot@p.iam.gserviceaccount.com")
-    assert auth.headers(login, "http://localhost:5000", "the-audience", http) == {"Authorization": f"Bearer {_id_token('the-audience')}"}
+    assert auth.headers(login, "http://localhost:5000", "the-audience", http) == {
+        "Authorization": f"Bearer {_id_token('the-audience')}"
+    }
     path, _, body = google.seen[-1]
     assert path == "/v1/projects/-/serviceAccounts/robot@p.iam.gserviceaccount.com:generateIdToken"
     assert json.loads(body) == {"audience": "the-audience", "includeEmail": True}
@@ -169,7 +176,9 @@ def test_the_option_comes_before_the_environment(http):
     assert locating.find_task_management_server(None, http, environment) == "http://b:1/"
 
 
-@pytest.mark.parametrize(("environment", "name"), [("", "fc-TASK_MANAGEMENT_SERVER_URL"), ("dev", "fc-dev-TASK_MANAGEMENT_SERVER_URL")])
+@pytest.mark.parametrize(
+    ("environment", "name"), [("", "fc-TASK_MANAGEMENT_SERVER_URL"), ("dev", "fc-dev-TASK_MANAGEMENT_SERVER_URL")]
+)
 def test_a_secret_of_the_project(http, google, environment, name):
     google.secrets[name] = {"data": base64.b64encode(b"https://tasks.example.com").decode(), "dataCrc32c": "2410189906"}
     with pytest.raises(errors.TaskServerError, match="has no secret"):  # Damaged on the way: as if there were none.

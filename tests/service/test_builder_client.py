@@ -35,7 +35,9 @@ def _ask(builder, plan=None, **options):
         return builder_client.request_build(server.url, REQUEST, network=HASTY, **options)
 
 
-@pytest.mark.parametrize(("artifacts_only", "path"), [(False, "/taskbuilder/v1:build-task-group"), (True, "/taskbuilder/v1:build-artifacts")])
+@pytest.mark.parametrize(
+    ("artifacts_only", "path"), [(False, "/taskbuilder/v1:build-task-group"), (True, "/taskbuilder/v1:build-artifacts")]
+)
 def test_request_and_answer(artifacts_only, path):
     builder = Builder(_protobuf(SUCCESS))
     assert _ask(builder, artifacts_only=artifacts_only) == SUCCESS
@@ -53,7 +55,9 @@ def test_a_base_url_with_a_slash():
     assert builder.requests[0][1] == "/taskbuilder/v1:build-task-group"
 
 
-@pytest.mark.parametrize("url", ["", "localhost:5000", "ftp://localhost", "undefined", "http://", "http://user:pass@localhost", "http://x/?key=1"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:5000", "ftp://localhost", "undefined", "http://", "http://user:pass@localhost", "http://x/?key=1"]
+)
 def test_what_is_no_server(url):
     with pytest.raises(errors.TaskServerError, match="not the URL of a server"):
         builder_client.request_build(url, REQUEST, network=HASTY)
@@ -69,7 +73,9 @@ def test_what_is_no_server(url):
     ],
 )
 def test_a_handled_failure_is_an_error_here(error_type, error):
-    response = task_builder_pb2.BuildTaskResponse(error_info=task_builder_pb2.ErrorInfo(error_type=error_type, error_message="why"))
+    response = task_builder_pb2.BuildTaskResponse(
+        error_info=task_builder_pb2.ErrorInfo(error_type=error_type, error_message="why")
+    )
     assert _ask(Builder(_protobuf(response))) == response
     with pytest.raises(error, match=f"Failed to create task group. Error type: {error_type} .*; Error message: why"):
         builder_client.check_success(response)

@@ -21,7 +21,11 @@ from odp_taskbuilder.transport.deadline import Network
 
 # Nothing but the deadline ends these: a server may be silent for a minute.
 NETWORK = Network(deadline=0.7, silence=60, retry_for=60, first_pause=0.01, longest_pause=0.05)
-TRICKLES = {"silent": b"", "headers": b"HTTP/1.1 200 OK\r\nX: xxx", "body": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nxxx"}
+TRICKLES = {
+    "silent": b"",
+    "headers": b"HTTP/1.1 200 OK\r\nX: xxx",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nxxx",
+}
 
 
 @pytest.fixture(params=TRICKLES)
@@ -58,7 +62,9 @@ def test_push_of_artifacts_to_endless_storage(endless, tmp_path, monkeypatch):
 
 
 def test_asking_an_endless_task_builder(endless):
-    _ends(lambda: builder_client.request_build(endless, build_request("gs://m", config()), network=NETWORK), errors.StorageError)
+    _ends(
+        lambda: builder_client.request_build(endless, build_request("gs://m", config()), network=NETWORK), errors.StorageError
+    )
 
 
 def test_reading_a_model_from_endless_storage(endless, monkeypatch):

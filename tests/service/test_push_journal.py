@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from fakes.faults import FaultPlan
-from pushing import HASTY, artifact_only_task, evaluation_task, save_artifacts, training_task
+from pushing import HASTY, artifact_only_task, save_artifacts, training_task
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_pb2
@@ -38,7 +38,9 @@ def test_the_task_id_is_in_the_journal_before_the_first_upload(cloud, artifacts)
 def test_every_change_of_the_journal_is_synced_to_disk_before_the_next_request(cloud, artifacts, monkeypatch):
     synced = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")) or fsync(descriptor))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")) or fsync(descriptor)
+    )
     requests = []
     cloud.gcs_server.reply = lambda *request: requests.append(len(synced)) or cloud.gcs.reply(*request)
     _push(cloud, artifacts)
@@ -86,13 +88,19 @@ def test_an_object_with_other_content_is_refused_and_with_overwrite_replaced(clo
     import gzip
 
     foreign = b"somebody else's plan"
-    cloud.gcs.put("bucket", "digits/1/0/s/0/client_only_plan", gzip.compress(foreign) if content_encoding else foreign, content_encoding)
+    cloud.gcs.put(
+        "bucket", "digits/1/0/s/0/client_only_plan", gzip.compress(foreign) if content_encoding else foreign, content_encoding
+    )
     with pytest.raises(errors.TaskServerError, match="client_only_plan exists already, with other content") as failure:
         _push(cloud, artifacts)
     assert "--overwrite" in str(failure.value)
     assert cloud.gcs.content("gs://bucket/digits/1/0/s/0/client_only_plan") == foreign
     assert cloud.gcs.content("gs://bucket/digits/1/0/s/0/server_phase") is None
-    outcomes = {pushed.url.rpartition("/")[2]: pushed.outcome.value for pushed in _push(cloud, artifacts, overwrite=True) if pushed.role == "training"}
+    outcomes = {
+        pushed.url.rpartition("/")[2]: pushed.outcome.value
+        for pushed in _push(cloud, artifacts, overwrite=True)
+        if pushed.role == "training"
+    }
     assert outcomes == {"checkpoint": "identical", "client_only_plan": "replaced", "server_phase": "written"}
     assert cloud.is_complete(artifacts)
 
@@ -238,7 +246,19 @@ def test_two_pushes_of_the_same_directory_do_not_meet(cloud, artifacts):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "http://x/y", "gs://", "gs://bucket", "gs://bucket/", "gs:///object", "gs://bucket/a/../b", "gs://bucket//a", "file:///etc/passwd", "/tmp/x"]
+    "url",
+    [
+        "",
+        "http://x/y",
+        "gs://",
+        "gs://bucket",
+        "gs://bucket/",
+        "gs:///object",
+        "gs://bucket/a/../b",
+        "gs://bucket//a",
+        "file:///etc/passwd",
+        "/tmp/x",
+    ],
 )
 def test_destinations_that_a_server_must_not_name(cloud, artifacts, url):
     def reply(method, path, headers, body):
@@ -281,7 +301,9 @@ def test_a_directory_without_tasks(cloud, tmp_path):
 
 def test_artifacts_with_destinations_are_uploaded_and_no_task_is_created(cloud, tmp_path):
     artifacts = save_artifacts(
-        tmp_path / "digits", training=artifact_only_task("gs://bucket/plans"), evaluation=artifact_only_task("gs://bucket/plans", "eval_")
+        tmp_path / "digits",
+        training=artifact_only_task("gs://bucket/plans"),
+        evaluation=artifact_only_task("gs://bucket/plans", "eval_"),
     )
     pushed = push.push(artifacts, network=HASTY)
     assert [p.url.rpartition("/")[2] for p in pushed][-1] == "plan.pb"
@@ -295,7 +317,9 @@ def test_artifacts_with_destinations_are_uploaded_and_no_task_is_created(cloud, 
 def test_artifacts_with_local_destinations(tmp_path):
     out = tmp_path / "out"
     artifacts = save_artifacts(
-        tmp_path / "digits", training=artifact_only_task(f"file://{out}/training"), evaluation=artifact_only_task(str(out), "eval_")
+        tmp_path / "digits",
+        training=artifact_only_task(f"file://{out}/training"),
+        evaluation=artifact_only_task(str(out), "eval_"),
     )
     push.push(artifacts, network=HASTY)
     assert (out / "training" / "plan.pb").read_bytes() == (artifacts / "plan.pb").read_bytes()
@@ -328,7 +352,9 @@ push.push(pathlib.Path(sys.argv[1]), push.PushOptions(server=sys.argv[2]))
 @pytest.mark.parametrize("step", ["note_request", "note_task", "note_uploaded"])
 def test_a_killed_push_is_finished_by_the_next_one(cloud, artifacts, step, moment):
     process = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(artifacts), cloud.task_server.url, "0", step, moment], capture_output=True, timeout=60
+        [sys.executable, "-c", _KILLED, str(artifacts), cloud.task_server.url, "0", step, moment],
+        capture_output=True,
+        timeout=60,
     )
     assert process.returncode == -signal.SIGKILL
     _push(cloud, artifacts)

@@ -13,7 +13,12 @@ from fakes.faults import FAULTS, FaultPlan, FaultyServer, Reply, json_reply
 from pushing import Cloud, save_artifacts
 from serving_process import build_request, config, make_model, running_server
 
-API_KEY, ACCESS_TOKEN, ID_TOKEN, SERVER_TOKEN = "marker-api-key", "marker-access-token", "bWFya2Vy.eyJhIjoxfQ.aWQtdG9rZW4", "marker-server-token"
+API_KEY, ACCESS_TOKEN, ID_TOKEN, SERVER_TOKEN = (
+    "marker-api-key",
+    "marker-access-token",
+    "bWFya2Vy.eyJhIjoxfQ.aWQtdG9rZW4",
+    "marker-server-token",
+)
 MARKERS = ("marker", ID_TOKEN, "PRIVATE KEY", "session1")
 
 # Everything of every library is logged, tracebacks are shown, and the services of Google are on loopback.
@@ -58,7 +63,12 @@ def key_file(google, tmp_path_factory):
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    account = {"type": "service_account", "client_email": "me@p.iam", "token_uri": f"{google.url}/token", "private_key": key.decode()}
+    account = {
+        "type": "service_account",
+        "client_email": "me@p.iam",
+        "token_uri": f"{google.url}/token",
+        "private_key": key.decode(),
+    }
     path = tmp_path_factory.mktemp("keys") / "key.json"
     path.write_text(json.dumps({**account, "project_id": "p", "private_key_id": "marker-key-id", "client_id": "2"}))
     return path
@@ -87,7 +97,9 @@ def _assert_clean(text):
 _BY_DEFAULT = (None, "401", "corrupted_answer")
 
 
-@pytest.mark.parametrize("fault", [*_BY_DEFAULT, *(pytest.param(f, marks=pytest.mark.full) for f in FAULTS if f not in _BY_DEFAULT)])
+@pytest.mark.parametrize(
+    "fault", [*_BY_DEFAULT, *(pytest.param(f, marks=pytest.mark.full) for f in FAULTS if f not in _BY_DEFAULT)]
+)
 def test_a_push_with_real_credentials(google, key_file, tmp_path, fault):
     cloud = Cloud()
     artifacts = save_artifacts(tmp_path / "digits", checkpoint_bytes=(8 << 20) + 5)
@@ -95,7 +107,16 @@ def test_a_push_with_real_credentials(google, key_file, tmp_path, fault):
         # The answer of the first chunk of the checkpoint: a session of a resumable upload is known by then.
         cloud.strike(FaultPlan(fault, 8 if fault else -1, persistent=True))
         options = ["--impersonate_service_account", "robot@p.iam.gserviceaccount.com", "--request_timeout", "1"]
-        process = _run(google, key_file, cloud.gcs_server.url, "push", str(artifacts), "--task_management_server", cloud.task_server.url, *options)
+        process = _run(
+            google,
+            key_file,
+            cloud.gcs_server.url,
+            "push",
+            str(artifacts),
+            "--task_management_server",
+            cloud.task_server.url,
+            *options,
+        )
         cloud.plan.over.set()
     assert process.returncode == (0 if fault is None else 8), process.stderr[-3000:]
     sent = [value for entry in cloud.plan.log for name, value in entry.headers.items() if name.lower() == "authorization"]
@@ -128,7 +149,11 @@ def test_a_server_with_tokens(google, key_file, tmp_path):
     request = build_request(tmp_path / "models" / "digits", config())
     options = ["--token_file", str(tokens), "--allow_read", str(tmp_path / "models"), "--work_dir", str(tmp_path / "work")]
     with running_server(*options, "--task_management_server", "http://127.0.0.1:9", env={"ODP_TASK_TRACEBACK": "1"}) as server:
-        for options in ({"params": {"key": SERVER_TOKEN}}, {"params": {"key": "marker-wrong"}}, {"headers": {"X-Goog-Api-Key": SERVER_TOKEN}}):
+        for options in (
+            {"params": {"key": SERVER_TOKEN}},
+            {"params": {"key": "marker-wrong"}},
+            {"headers": {"X-Goog-Api-Key": SERVER_TOKEN}},
+        ):
             response = server.post(request, **options)
             _assert_clean(response.text + str(response.headers))
         server.stop()

@@ -68,7 +68,9 @@ def test_a_model_in_a_bucket(server, fresh):
 @pytest.mark.parametrize("place", ["file", "path", "gs"])
 def test_artifacts_without_a_task_go_where_the_config_says(server, root, fresh, place):
     folder = {"file": f"file://{root}/out/a", "path": f"{root}/out/b", "gs": "gs://bucket/artifacts/c"}[place]
-    response = parsed(server.post(build_request(root / "models" / "digits", config(folder=folder, evaluation=True)), artifacts=True))
+    response = parsed(
+        server.post(build_request(root / "models" / "digits", config(folder=folder, evaluation=True)), artifacts=True)
+    )
     assert list(response.task_group.eval_task.server_phase_url) == [f"{folder}/eval_plan.pb"], response
     assert response.task_group.training_task.population_name == ""
     if place == "gs":
@@ -80,7 +82,9 @@ def test_artifacts_without_a_task_go_where_the_config_says(server, root, fresh, 
 
 def test_artifacts_that_are_something_else_are_not_overwritten(server, root, fresh):
     fresh.gcs.put("bucket", "artifacts/client_only_plan.pb", b"precious")
-    response = parsed(server.post(build_request(root / "models" / "digits", config(folder="gs://bucket/artifacts")), artifacts=True))
+    response = parsed(
+        server.post(build_request(root / "models" / "digits", config(folder="gs://bucket/artifacts")), artifacts=True)
+    )
     assert response.error_info.error_type == ERROR.ARTIFACT_BUILDING_ERROR
     assert response.error_info.error_message.startswith("Artifact failed to upload for task 0: ")
     assert response.error_info.error_message.endswith(". Stop building remaining artifacts.")
@@ -94,7 +98,10 @@ _STOP = ". Stop building remaining artifacts."
 _FAILURES = {
     "error-config": (ERROR.INVALID_REQUEST, "Task config is invalid: the config's fault"),
     "error-privacy": (ERROR.INVALID_REQUEST, "Task config is invalid: epsilon 11"),
-    "error-model": (ERROR.INVALID_REQUEST, "Failed to build learning algorithm based on `learning_process` config: the model's fault"),
+    "error-model": (
+        ERROR.INVALID_REQUEST,
+        "Failed to build learning algorithm based on `learning_process` config: the model's fault",
+    ),
     "error-untrusted": (ERROR.INVALID_REQUEST, "Cannot load TFF functional model from {model}. ReadFile"),
     "error-ops": (
         ERROR.ARTIFACT_BUILDING_ERROR,
@@ -103,8 +110,14 @@ _FAILURES = {
     "error-defect": (ERROR.ARTIFACT_BUILDING_ERROR, f"{_BUILDING}The work on the model failed: RuntimeError: a defect{_STOP}"),
     "crash": (ERROR.ARTIFACT_BUILDING_ERROR, f"{_BUILDING}The work on the model crashed (SIGSEGV){_STOP}"),
     "garbage": (ERROR.ARTIFACT_BUILDING_ERROR, f"{_BUILDING}The build ended with something else than its report{_STOP}"),
-    "memory-100000000000": (ERROR.ARTIFACT_BUILDING_ERROR, f"{_BUILDING}The work on the model needs more memory than it may use{_STOP}"),
-    "link": (ERROR.ARTIFACT_BUILDING_ERROR, f"{_BUILDING}The sandboxed work left no file 'plan.pb': Too many levels of symbolic links{_STOP}"),
+    "memory-100000000000": (
+        ERROR.ARTIFACT_BUILDING_ERROR,
+        f"{_BUILDING}The work on the model needs more memory than it may use{_STOP}",
+    ),
+    "link": (
+        ERROR.ARTIFACT_BUILDING_ERROR,
+        f"{_BUILDING}The sandboxed work left no file 'plan.pb': Too many levels of symbolic links{_STOP}",
+    ),
 }
 
 
@@ -157,7 +170,9 @@ def test_a_failed_upload_names_its_task_and_is_finished_by_push(server, root, fr
     response = parsed(server.post(build_request(root / "models" / "digits", config(evaluation=True))))
     info = response.error_info
     assert info.error_type == ERROR.ARTIFACT_BUILDING_ERROR
-    assert info.error_message.startswith("Artifact failed to upload for task 2: Cannot upload to gs://bucket/digits/2/0/s/0/checkpoint: ")
+    assert info.error_message.startswith(
+        "Artifact failed to upload for task 2: Cannot upload to gs://bucket/digits/2/0/s/0/checkpoint: "
+    )
     assert "Task 1 (training) of population digits" in info.error_message
     assert "gs://bucket/digits/1/0/s/0/server_phase" in info.error_message
     assert not any(can_start(task, fresh.gcs) for task in fresh.tasks.all_tasks())
@@ -166,7 +181,9 @@ def test_a_failed_upload_names_its_task_and_is_finished_by_push(server, root, fr
     fresh.strike(FaultPlan())
     command = info.error_message.rpartition("finish it with: odp-task ")[2].split()
     process = subprocess.run(
-        [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", *command, "--json"], capture_output=True, timeout=60
+        [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", *command, "--json"],
+        capture_output=True,
+        timeout=60,
     )
     assert process.returncode == 0, process.stderr
     assert len(json.loads(process.stdout)["artifacts"]) == 6
@@ -213,7 +230,15 @@ def test_a_model_outside_of_the_allowed_places_is_refused_before_anything_is_con
 
 
 @pytest.mark.parametrize(
-    "folder", ["{root}/outside", "{root}/out/../outside", "file://{root}/models", "gs://other/a", "gs://bucket", "gs://bucket/artifacts_old"]
+    "folder",
+    [
+        "{root}/outside",
+        "{root}/out/../outside",
+        "file://{root}/models",
+        "gs://other/a",
+        "gs://bucket",
+        "gs://bucket/artifacts_old",
+    ],
 )
 def test_a_destination_outside_of_the_allowed_places_is_refused_before_anything_is_contacted(server, root, fresh, folder):
     request = build_request(root / "models" / "digits", config(folder=folder.format(root=root)))

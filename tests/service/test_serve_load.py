@@ -138,7 +138,10 @@ def test_hundreds_of_requests_leave_nothing_behind(root, request):
                 population = ("digits", "error-model", "crash")[number % 3]
                 body = _request(root, population, f"{part}-{number}").SerializeToString()
                 response = http.post(
-                    f"{server.url}/taskbuilder/v1:build-artifacts", body, headers={"Content-Type": "application/x-protobuf"}, timeout=60
+                    f"{server.url}/taskbuilder/v1:build-artifacts",
+                    body,
+                    headers={"Content-Type": "application/x-protobuf"},
+                    timeout=60,
                 )
                 assert response.status_code == 200
 

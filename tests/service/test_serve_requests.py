@@ -27,7 +27,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def connection(server):
-    with contextlib.closing(socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)) as connection:
+    with contextlib.closing(
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)
+    ) as connection:
         yield connection
 
 
@@ -49,14 +51,18 @@ def test_a_body_that_is_no_request(server, path, body):
     assert info.error_message.startswith("Unable to decode request body: ")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/json", "application/x-www-form-urlencoded", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/json", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
 def test_a_body_of_another_type(server, content_type):
     response = server.post(server.request, headers={"Content-Type": content_type})
     assert response.status_code == 415
     assert content_type in parsed(response).error_info.error_message
 
 
-@pytest.mark.parametrize("content_type", ["application/x-protobuf", "application/protobuf; charset=x", "application/octet-stream", None])
+@pytest.mark.parametrize(
+    "content_type", ["application/x-protobuf", "application/protobuf; charset=x", "application/octet-stream", None]
+)
 def test_types_that_clients_use_for_protobuf(server, content_type):
     headers = {"Content-Type": content_type}
     assert server.post(server.request, artifacts=True, headers=headers).status_code == 200
@@ -104,7 +110,13 @@ def test_a_large_body_is_refused_before_it_is_sent(connection):
 
 def test_the_largest_body_is_read(server):
     body = server.request.SerializeToString()
-    padding = b"\xfa\x3f" + bytes([0x80 | (MAX_BYTES - len(body) - 5) & 0x7F, (MAX_BYTES - len(body) - 5) >> 7 & 0x7F | 0x80, MAX_BYTES - len(body) - 5 >> 14])
+    padding = b"\xfa\x3f" + bytes(
+        [
+            0x80 | (MAX_BYTES - len(body) - 5) & 0x7F,
+            (MAX_BYTES - len(body) - 5) >> 7 & 0x7F | 0x80,
+            MAX_BYTES - len(body) - 5 >> 14,
+        ]
+    )
     body += padding + b"x" * (MAX_BYTES - len(body) - len(padding))
     assert len(body) == MAX_BYTES
     response = requests.post(f"{server.url}/taskbuilder/v1:build-artifacts", body, headers=PROTOBUF, timeout=10)
@@ -147,7 +159,9 @@ def test_what_is_no_http_is_refused_or_hung_up_on(connection, junk):
 
 
 def test_requests_in_one_packet_are_answered_in_turn(connection):
-    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    connection.sendall(
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
     answer = _answer(connection)
     assert (answer.count(b" 200 "), answer.count(b" 404 ")) == (3, 1)
 
@@ -194,10 +208,24 @@ def test_mutated_requests_are_never_the_servers_fault(server, request):
 def test_tokens(tmp_path):
     (tmp_path / "tokens.txt").write_text("first-token\nsecond-token\n")
     make_model(tmp_path / "models" / "digits")
-    options = ["--host", "0.0.0.0", "--token_file", str(tmp_path / "tokens.txt"), "--allow_read", str(tmp_path), "--allow_write", str(tmp_path)]
+    options = [
+        "--host",
+        "0.0.0.0",
+        "--token_file",
+        str(tmp_path / "tokens.txt"),
+        "--allow_read",
+        str(tmp_path),
+        "--allow_write",
+        str(tmp_path),
+    ]
     with running_server(*options) as server:
         request = build_request(tmp_path / "models" / "digits", config(folder=str(tmp_path / "out")))
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "second-token"}, {"X-Goog-Api-Key": "first-toke"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "second-token"},
+            {"X-Goog-Api-Key": "first-toke"},
+        ):
             response = server.post(request, artifacts=True, headers={**PROTOBUF, **headers})
             assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert "token" in parsed(response).error_info.error_message

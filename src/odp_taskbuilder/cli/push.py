@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
-@click.option("--task_management_server", metavar="URL", help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.")
+@click.option(
+    "--task_management_server",
+    metavar="URL",
+    help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.",
+)
 @click.option("--impersonate_service_account", metavar="EMAIL", help="Act as this account; localhost needs no authentication.")
 @click.option("--resume", is_flag=True, help="Finish a push that was interrupted; the server is remembered.")
 @click.option("--overwrite", is_flag=True, help="Replace objects that hold something else.")

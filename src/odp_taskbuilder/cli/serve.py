@@ -9,22 +9,71 @@ import click
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Others than this machine can connect only with --token_file.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Others than this machine can connect only with --token_file."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="0 takes a free one.")
-@click.option("--allow_read", multiple=True, metavar="PLACE", help="gs://BUCKET[/PREFIX] or directory with models; repeat for several.")
-@click.option("--allow_write", multiple=True, metavar="PLACE", help="The same for destinations that a config names (artifact_building).")
+@click.option(
+    "--allow_read", multiple=True, metavar="PLACE", help="gs://BUCKET[/PREFIX] or directory with models; repeat for several."
+)
+@click.option(
+    "--allow_write", multiple=True, metavar="PLACE", help="The same for destinations that a config names (artifact_building)."
+)
 @click.option("--allow_overwrite", is_flag=True, help="Let such destinations be replaced when they hold something else.")
-@click.option("--task_management_server", metavar="URL", help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.")
+@click.option(
+    "--task_management_server",
+    metavar="URL",
+    help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.",
+)
 @click.option("--impersonate_service_account", metavar="EMAIL", help="Towards the task management server.")
-@click.option("--token_file", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path), help="One of these lines is wanted of every request.")
+@click.option(
+    "--token_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="One of these lines is wanted of every request.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Builds at a time.")
-@click.option("--queue", type=click.IntRange(min=0), default=8, show_default=True, help="Builds that may wait; the rest is answered 503.")
-@click.option("--build_timeout", type=click.FloatRange(min=0, min_open=True), default=900, show_default=True, metavar="SECONDS", help="For one build.")
-@click.option("--build_memory", type=click.IntRange(min=1), default=8192, show_default=True, metavar="MIB", help="For one build.")
-@click.option("--max_request_bytes", type=click.IntRange(min=1), default=16 << 20, show_default=True, help="Larger requests are answered 413.")
-@click.option("--request_timeout", type=click.IntRange(min=1), default=60, show_default=True, metavar="SECONDS", help="For a request to arrive.")
-@click.option("--grace_period", type=click.FloatRange(min=0), default=5, show_default=True, metavar="SECONDS", help="For running builds after SIGTERM.")
-@click.option("--work_dir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Where builds work, and unfinished pushes are kept.")
+@click.option(
+    "--queue", type=click.IntRange(min=0), default=8, show_default=True, help="Builds that may wait; the rest is answered 503."
+)
+@click.option(
+    "--build_timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one build.",
+)
+@click.option(
+    "--build_memory", type=click.IntRange(min=1), default=8192, show_default=True, metavar="MIB", help="For one build."
+)
+@click.option(
+    "--max_request_bytes",
+    type=click.IntRange(min=1),
+    default=16 << 20,
+    show_default=True,
+    help="Larger requests are answered 413.",
+)
+@click.option(
+    "--request_timeout",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="For a request to arrive.",
+)
+@click.option(
+    "--grace_period",
+    type=click.FloatRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="SECONDS",
+    help="For running builds after SIGTERM.",
+)
+@click.option(
+    "--work_dir",
+    type=click.Path(file_okay=False, path_type=pathlib.Path),
+    help="Where builds work, and unfinished pushes are kept.",
+)
 @click.option("--build_function", hidden=True, help="module:name, in place of the build.")
 def command(
     host: str,

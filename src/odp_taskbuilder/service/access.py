@@ -40,7 +40,8 @@ class AllowedPlaces:
         """Whether `place` lies in one of these; `models_old` does not lie in `models`. Contacts nothing."""
         if isinstance(place, urls.BucketPlace):
             return any(
-                allowed.bucket == place.bucket and (not allowed.name or _is_below(place.name.split("/"), allowed.name.split("/")))
+                allowed.bucket == place.bucket
+                and (not allowed.name or _is_below(place.name.split("/"), allowed.name.split("/")))
                 for allowed in self.buckets
             )
         # Resolved, so that a link inside an allowed directory does not lead out of it.

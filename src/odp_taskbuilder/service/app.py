@@ -117,7 +117,11 @@ def _build(service: BuildService, metrics: observability.Metrics, *, artifacts_o
 
 def _is_authorized(tokens: Sequence[str]) -> bool:
     scheme, _, bearer = flask.request.headers.get("Authorization", "").partition(" ")
-    given = (bearer if scheme.lower() == "bearer" else "", flask.request.headers.get("X-Goog-Api-Key", ""), flask.request.args.get("key", ""))
+    given = (
+        bearer if scheme.lower() == "bearer" else "",
+        flask.request.headers.get("X-Goog-Api-Key", ""),
+        flask.request.args.get("key", ""),
+    )
     # Every comparison is made, and none of them stops at the first difference: time tells nothing about a token.
     matches = [hmac.compare_digest(one.encode(), token.encode()) for one in given for token in tokens]
     return any(matches)
@@ -125,7 +129,9 @@ def _is_authorized(tokens: Sequence[str]) -> bool:
 
 def refusal_body(status: int, text: str) -> bytes:
     """The body of every answer other than 200."""
-    error_type = task_builder_pb2.ErrorType.INVALID_REQUEST if status < 500 else task_builder_pb2.ErrorType.ARTIFACT_BUILDING_ERROR
+    error_type = (
+        task_builder_pb2.ErrorType.INVALID_REQUEST if status < 500 else task_builder_pb2.ErrorType.ARTIFACT_BUILDING_ERROR
+    )
     info = task_builder_pb2.ErrorInfo(error_type=error_type, error_message=text)
     return task_builder_pb2.BuildTaskResponse(error_info=info).SerializeToString()
 

@@ -76,7 +76,9 @@ def read(directory: pathlib.Path) -> list[TaskArtifacts]:
     """
     tasks = [_read_task(directory, role) for role in PREFIXES if (directory / f"{PREFIXES[role]}{artifact_set.TASK}").exists()]
     if not tasks:
-        raise errors.ArtifactError(f"There is no {artifact_set.TASK} in {directory}.", next_step=f"It holds no built task. {_BUILD}")
+        raise errors.ArtifactError(
+            f"There is no {artifact_set.TASK} in {directory}.", next_step=f"It holds no built task. {_BUILD}"
+        )
     return tasks
 
 
@@ -91,7 +93,9 @@ def check_manifest(directory: pathlib.Path, tasks: Sequence[TaskArtifacts]) -> d
         built = manifest.read_manifest(directory).files
         changed = sorted(name for name, digest in found.items() if built.get(name) != digest)
         if changed:
-            raise errors.ArtifactError(f"Not what {artifact_set.MANIFEST} lists: {', '.join(changed)} in {directory}.", next_step=_BUILD)
+            raise errors.ArtifactError(
+                f"Not what {artifact_set.MANIFEST} lists: {', '.join(changed)} in {directory}.", next_step=_BUILD
+            )
     return {name: digest.sha256 for name, digest in found.items()}
 
 
@@ -149,5 +153,7 @@ def _read_task(directory: pathlib.Path, role: str) -> TaskArtifacts:
         if not file.is_file():
             raise errors.ArtifactError(f"{file} is missing.", next_step=_BUILD)
         if not 0 < (size := file.stat().st_size) <= MAX_ARTIFACT_BYTES:
-            raise errors.ArtifactError(f"{file} has {size} bytes; the task server reads from 1 byte to 2 GiB.", next_step=_BUILD)
+            raise errors.ArtifactError(
+                f"{file} has {size} bytes; the task server reads from 1 byte to 2 GiB.", next_step=_BUILD
+            )
     return TaskArtifacts(role, task, files)

@@ -76,6 +76,10 @@ class BuildService:
         self._work_dir = work_dir
         self._zygotes = ZygoteKeeper(options.preload)
 
+    def start(self) -> None:
+        """Prepares for the first build, without waiting until that is done."""
+        self._zygotes.start()
+
     @property
     def is_ready(self) -> bool:
         """Whether a build would begin at once."""
@@ -180,6 +184,8 @@ class BuildService:
             raise build_failures.of_building(failure.message) from failure
         if error is not None:
             failure = build_failures.of_build(error, stage, request.saved_model.uri)
+            # The model that was asked for, not the copy that was built from.
+            failure.text = failure.text.replace(str(job / "model"), request.saved_model.uri)
             failure.report = report
             raise failure from error
         return report
@@ -187,7 +193,9 @@ class BuildService:
     def _run(self, args: Mapping[str, Any], scratch: pathlib.Path, model: pathlib.Path) -> Any:
         zygote = self._zygotes.get()
         try:
-            return zygote.run(self._options.build_function, args, scratch=scratch, readable=[model], limits=self._options.limits)
+            return zygote.run(
+                self._options.build_function, args, scratch=scratch, readable=[model], limits=self._options.limits
+            )
         except errors.ModelError:
             raise
         except errors.OdpTaskError:  # Not the build has ended, but what it was forked from.
@@ -220,7 +228,11 @@ class BuildService:
         try:
             deadlines.call_within(deadline, steps)
         except errors.OdpTaskError as error:
-            failure = build_failures.of_task_creation(error) if uploading is None else build_failures.of_upload(uploading.task_id, error)
+            failure = (
+                build_failures.of_task_creation(error)
+                if uploading is None
+                else build_failures.of_upload(uploading.task_id, error)
+            )
             if group.is_started:
                 kept = self._keep(artifacts)
                 failure.text += f"\n{group.describe()}\nOn this server, finish it with: odp-task push --resume {kept}"
@@ -255,5 +267,3 @@ def _parse_answer(answer: Any) -> tuple[task_builder_pb2.TaskReport, Optional[er
         return report, error, str(answer.get("stage", ""))
     except (ValueError, TypeError, KeyError, AttributeError, message.DecodeError) as error:
         raise errors.ModelError("The build ended with something else than its report.") from error
-
-

@@ -50,6 +50,8 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         build_options = pipeline.BuildOptions(resolve_options, options["skip_flex_ops_check"], options["artifact_only"])
         built = pipeline.build_tasks(saved_model, loaded, build_options, stage=stage)
         directory.save(built.artifacts, pathlib.Path(build_output.DIRECTORY), form=built.spec.form.value, inputs=built.inputs)
+    except (errors.ConfigError, errors.PrivacyBudgetError) as error:
+        return {"error": failures.to_document(error), "stage": stages[-1], "report": ""}
     except errors.OdpTaskError as error:
         report = _report_so_far(loaded, resolve_options)
         return {"error": failures.to_document(error), "stage": stages[-1], "report": _encoded(report)}
@@ -57,7 +59,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
 
 
 def _report_so_far(loaded: LoadedConfig, options: ResolveOptions) -> task_builder_pb2.TaskReport:
-    """What a failed build can say of itself: nothing before its privacy budget is known."""
+    """What a failed build can say of itself: nothing unless its config and its privacy budget are in order."""
     try:
         spec = resolve(loaded, options)
         return tasks.task_report(spec, privacy_budget(spec.privacy))

@@ -31,8 +31,8 @@ def request_build(
     request: task_builder_pb2.BuildTaskRequest,
     *,
     artifacts_only: bool = False,
-    login: auth.Login = auth.Login(),  # noqa: B008: frozen
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008: frozen
+    login: auth.Login = auth.Login(),  # noqa: B008
+    network: deadlines.Network = deadlines.Network(),  # noqa: B008
 ) -> task_builder_pb2.BuildTaskResponse:
     """Has a task builder server build tasks, create and upload them, or, with `artifacts_only`, build artifacts and upload these.
 
@@ -67,7 +67,11 @@ def check_success(response: task_builder_pb2.BuildTaskResponse) -> None:
     if response.WhichOneof("result") != "error_info":
         return
     info = response.error_info
-    name = task_builder_pb2.ErrorType.Enum.Name(info.error_type) if info.error_type in task_builder_pb2.ErrorType.Enum.values() else str(info.error_type)
+    name = (
+        task_builder_pb2.ErrorType.Enum.Name(info.error_type)
+        if info.error_type in task_builder_pb2.ErrorType.Enum.values()
+        else str(info.error_type)
+    )
     text = f"Failed to create task group. Error type: {info.error_type} ({name}); Error message: {info.error_message}"
     if info.error_type == task_builder_pb2.ErrorType.INVALID_REQUEST:
         raise errors.ConfigError([errors.Problem(text)])

@@ -102,7 +102,9 @@ class HttpServer:
         finally:
             self._server.accepting = False
             end = time.monotonic() + flush_seconds
-            while time.monotonic() < end and any(c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values())):
+            while time.monotonic() < end and any(
+                c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values())
+            ):
                 time.sleep(0.01)
             self._server.task_dispatcher.shutdown(timeout=1)
             self._server.close()

@@ -21,9 +21,7 @@ NOT_FOUND = "Cannot find task management server."
 _NEXT_STEP = f"Name it with --task_management_server URL, or in {SERVER_VARIABLE}."
 
 
-def find_task_management_server(
-    option: Optional[str], http: requests.Session, environ: Mapping[str, str] = os.environ
-) -> str:
+def find_task_management_server(option: Optional[str], http: requests.Session, environ: Mapping[str, str] = os.environ) -> str:
     """Returns the base URL of the task management server, as it is written there: it is also the audience of tokens.
 
     Raises:

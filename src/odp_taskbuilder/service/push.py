@@ -59,8 +59,8 @@ Notify = Callable[[str], None]
 
 def push(
     directory: pathlib.Path,
-    options: PushOptions = PushOptions(),  # noqa: B008: frozen
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008: frozen
+    options: PushOptions = PushOptions(),  # noqa: B008
+    network: deadlines.Network = deadlines.Network(),  # noqa: B008
     notify: Notify = lambda sentence: None,
 ) -> list[Pushed]:
     """Pushes the artifacts of a directory, or finishes a push that was interrupted.
@@ -282,7 +282,9 @@ def _describe(journal: journals.Journal) -> str:
     sentences = []
     for role, entry in journal.tasks.items():
         if entry.task_id is None:
-            sentences.append(f"Whether the {role} task of population {journal.population} was created at {journal.server} is not known.")
+            sentences.append(
+                f"Whether the {role} task of population {journal.population} was created at {journal.server} is not known."
+            )
             continue
         missing = [url for url in entry.all_urls() if url not in entry.uploaded]
         state = f"incomplete; not there, or not confirmed: {', '.join(missing)}" if missing else "complete"

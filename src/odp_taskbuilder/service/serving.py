@@ -63,20 +63,18 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     metrics = observability.Metrics(places)
     with _work_directory(options.work_dir) as work_dir:
         service = build_service.BuildService(service_options, places, work_dir)
-        try:
-            server = _http_server(options, app.create_app(service, metrics, tokens))
-            with server.running():
-                observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
-                try:
-                    threading.Event().wait()
-                finally:
-                    places.close()
-                    observability.log("stopping", running=places.num_running)
-                    places.wait_until_idle(options.grace_seconds)
-                    service.close()
-                    places.wait_until_idle(_LAST_ANSWERS_SECONDS)
-        finally:
-            service.close()
+        server = _http_server(options, app.create_app(service, metrics, tokens))
+        service.start()
+        with server.running():
+            observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
+            try:
+                threading.Event().wait()
+            finally:
+                places.close()
+                observability.log("stopping", running=places.num_running)
+                places.wait_until_idle(options.grace_seconds)
+                service.close()
+                places.wait_until_idle(_LAST_ANSWERS_SECONDS)
 
 
 def _http_server(options: ServeOptions, application: object) -> http_server.HttpServer:
@@ -91,7 +89,8 @@ def _http_server(options: ServeOptions, application: object) -> http_server.Http
         )
     except OSError as error:
         raise errors.StorageError(
-            f"Cannot listen on {options.host} port {options.port}: {error.strerror or error}.", next_step="Choose another --port."
+            f"Cannot listen on {options.host} port {options.port}: {error.strerror or error}.",
+            next_step="Choose another --port.",
         ) from error
 
 

@@ -176,7 +176,9 @@ class _Failure(Exception):
 
     def as_error(self, what_failed: str) -> errors.OdpTaskError:
         if self.may_have_worked or self.is_transient:
-            return errors.StorageError(f"{what_failed}: {self}", next_step="Check the server and the connection, then run the command again.")
+            return errors.StorageError(
+                f"{what_failed}: {self}", next_step="Check the server and the connection, then run the command again."
+            )
         return errors.TaskServerError(f"{what_failed}: {self}")
 
 

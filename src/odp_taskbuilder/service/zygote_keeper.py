@@ -10,7 +10,7 @@ from odp_taskbuilder import errors, sandbox
 
 
 class ZygoteKeeper:
-    """Starts a zygote at once, and another one when that has ended.
+    """Starts a zygote when `start` is called, and another one when that has ended.
 
     The kernel ends a zygote with the thread that started it, so all of them are started from one thread that lives as long as the
     keeper.
@@ -23,6 +23,9 @@ class ZygoteKeeper:
         self._failure: Optional[errors.OdpTaskError] = None
         self._closed = False
         self._thread = threading.Thread(target=self._keep, name="zygote keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begins, without waiting for the zygote."""
         self._thread.start()
 
     @property
@@ -54,18 +57,23 @@ class ZygoteKeeper:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the zygote, and with it everything that was forked from it."""
+        """Ends the zygote, and with it everything that was forked from it.
+
+        One that is still importing is not waited for: the kernel ends it with this process.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+            zygote = self._zygote
+        if zygote is not None:
+            zygote.close()
 
     def _keep(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or (self._zygote is None and self._failure is None))
                 if self._closed:
-                    break
+                    return
             try:
                 zygote, failure = sandbox.Zygote(self._preload), None
             except errors.OdpTaskError as error:
@@ -73,5 +81,5 @@ class ZygoteKeeper:
             with self._changed:
                 self._zygote, self._failure = zygote, failure
                 self._changed.notify_all()
-        if self._zygote is not None:
-            self._zygote.close()
+            if self._closed and zygote is not None:
+                zygote.close()

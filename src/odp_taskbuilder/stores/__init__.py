@@ -1,8 +1,8 @@
 """Where models, configs and artifacts lie: directories and buckets behind one interface.
 
-    store = open_store("gs://bucket/models/digits", network, deadline)
-    store.download_tree("gs://bucket/models/digits", scratch / "model", TreeLimits())
-    store.write("gs://bucket/plans/plan.pb", pathlib.Path("plan.pb"))
+store = open_store("gs://bucket/models/digits", network, deadline)
+store.download_tree("gs://bucket/models/digits", scratch / "model", TreeLimits())
+store.write("gs://bucket/plans/plan.pb", pathlib.Path("plan.pb"))
 """
 
 from odp_taskbuilder.stores.base import Outcome, Store, StoredObject, TreeLimits

@@ -8,6 +8,7 @@ import pathlib
 from typing import Callable, Optional, Protocol
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import manifest
 
 # Called with the number of bytes sent so far.
 OnProgress = Callable[[int], None]
@@ -84,6 +85,18 @@ class Store(Protocol):
 
         An object with the same content is left alone; one with other content is an error unless `overwrite`.
         """
+
+
+def digest(source: pathlib.Path) -> manifest.FileDigest:
+    """Digests a file that is to be stored.
+
+    Raises:
+      errors.StorageError: it cannot be read.
+    """
+    try:
+        return manifest.digest_file(source)
+    except OSError as error:
+        raise errors.StorageError(f"Cannot read {source}: {error.strerror or error}.") from error
 
 
 def other_content_error(url: str) -> errors.StorageError:

@@ -30,6 +30,7 @@ from odp_taskbuilder.transport import redaction, session
 # The client sends files up to 8 MiB in one request, and larger ones in chunks of this size: a lost connection costs one chunk.
 _UPLOAD_CHUNK_BYTES = 8 << 20
 _COPY_BYTES = 1 << 20
+_GZIP_HEADER_BYTES = 1024
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
@@ -64,7 +65,8 @@ class BucketStore:
         stored = self.stat(url)
         if stored is None:
             raise errors.StorageError(f"There is no object {url}.")
-        if stored.size > max_bytes:
+        # What does not compress grows by a header and by five bytes for each block.
+        if stored.size > max_bytes + (_GZIP_HEADER_BYTES + max_bytes // 1000 if stored.gzipped else 0):
             raise errors.StorageError(f"{url} is larger than the {max_bytes} bytes that are read of such an object.")
         with self._content(stored, max_bytes) as path:
             return path.read_bytes()
@@ -117,7 +119,7 @@ class BucketStore:
     def write(
         self, url: str, source: pathlib.Path, *, overwrite: bool = False, on_progress: Optional[base.OnProgress] = None
     ) -> base.Outcome:
-        ours = manifest.digest_file(source)
+        ours = base.digest(source)
         stored = self.stat(url)
         if stored is not None:
             if self._holds(stored, ours):
@@ -159,7 +161,7 @@ class BucketStore:
                     retry=self._retry(),
                 )
             failure: Exception = ValueError("the upload was confirmed, and another object is there, or none")
-        except Exception as error:  # noqa: BLE001: answers may be damaged in any way; what is stored decides.
+        except Exception as error:  # answers may be damaged in any way; what is stored decides.
             failure = error
         with contextlib.suppress(errors.StorageError):
             stored = self.stat(url)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import BinaryIO, NoReturn, Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import manifest
 from odp_taskbuilder.stores import base, urls
 
 _CHUNK_BYTES = 1 << 20
@@ -78,7 +77,7 @@ class LocalStore:
         path = _path(url)
         stored = self.stat(url)
         if stored is not None:
-            if manifest.digest_file(path) == manifest.digest_file(source):
+            if base.digest(path) == base.digest(source):
                 return base.Outcome.IDENTICAL
             if not overwrite:
                 raise base.other_content_error(url)

@@ -29,8 +29,8 @@ def open_store(url: str, network: deadlines.Network, deadline: deadlines.Deadlin
 @contextlib.contextmanager
 def readable_tree(
     url: str,
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008: frozen
-    limits: base.TreeLimits = base.TreeLimits(),  # noqa: B008: frozen
+    network: deadlines.Network = deadlines.Network(),  # noqa: B008
+    limits: base.TreeLimits = base.TreeLimits(),  # noqa: B008
 ) -> Iterator[pathlib.Path]:
     """A local directory with what is below `url`: the directory itself, or a copy of a bucket's objects that ends with the context.
 

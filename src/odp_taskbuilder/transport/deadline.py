@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Optional, TypeVar
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.transport import redaction
 
 _Result = TypeVar("_Result")
 
@@ -42,10 +43,15 @@ class Network:
 
 
 class Deadline:
-    """A moment at which work must have ended."""
+    """A moment at which work must have ended.
+
+    Attributes:
+      latest: method and URL of the latest request; empty before the first.
+    """
 
     def __init__(self, seconds: float):
-        self.seconds = seconds
+        self.latest = ""
+        self._seconds = seconds
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
@@ -57,8 +63,9 @@ class Deadline:
         self._end = time.monotonic()
 
     def error(self) -> errors.StorageError:
+        latest = f" The latest request was {redaction.redact(self.latest)}." if self.latest else ""
         return errors.StorageError(
-            f"The network work was not done within {self.seconds:g} seconds.",
+            f"The network work was not done within {self._seconds:g} seconds.{latest}",
             next_step="Check the servers and the connection, or allow more time with --deadline.",
         )
 
@@ -98,7 +105,7 @@ def call_within(deadline: Deadline, function: Callable[[], _Result]) -> _Result:
     def run() -> None:
         try:
             outcome.append((function(), None))
-        except BaseException as error:  # noqa: BLE001: raised again in the calling thread.
+        except BaseException as error:  # raised again in the calling thread.
             outcome.append((None, error))
 
     thread = threading.Thread(target=run, name="network", daemon=True)

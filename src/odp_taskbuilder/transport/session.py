@@ -33,6 +33,7 @@ class _DeadlineAdapter(requests.adapters.HTTPAdapter):
         remaining = self._deadline.remaining()
         if remaining <= 0:
             raise requests.ConnectTimeout("the deadline has passed", request=request)
+        self._deadline.latest = f"{request.method} {request.url}"
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         bounded = (
             min(remaining, self._network.connect_timeout, connect or remaining),
@@ -123,7 +124,9 @@ def _describe(error: requests.RequestException) -> str:
     """The innermost reason, which is the readable one: `[Errno 111] Connection refused`."""
     reason: Any = error
     while True:
-        inner = getattr(reason, "reason", None) or next((arg for arg in getattr(reason, "args", ()) if isinstance(arg, Exception)), None)
+        inner = getattr(reason, "reason", None) or next(
+            (arg for arg in getattr(reason, "args", ()) if isinstance(arg, Exception)), None
+        )
         if not isinstance(inner, Exception):
             return str(reason) or type(reason).__name__
         reason = inner

@@ -1,0 +1,65 @@
+"""`odp-task serve` as a command: options, and the name that the published guide gives it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+def _start(*args, entry="main"):
+    command = [sys.executable, "-c", f"from odp_taskbuilder.cli.main import {entry}; {entry}()", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("entry", "args"), [("main", ["serve"]), ("task_builder", [])])
+def test_it_listens_says_so_and_ends_with_sigterm(entry, args):
+    process = _start(*args, "--port", "0", entry=entry)
+    listening = json.loads(process.stderr.readline())
+    assert (listening["event"], listening["host"]) == ("listening", "127.0.0.1")
+    with socket.create_connection(("127.0.0.1", listening["port"]), timeout=10) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.0 200 OK")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (143, "")
+    assert "Traceback" not in err
+
+
+def test_defaults():
+    process = subprocess.run(
+        [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "serve", "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert "[default: 127.0.0.1]" in process.stdout
+    assert "[default: 5000" in process.stdout
+
+
+def test_an_address_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = _start("serve", "--port", str(taken.getsockname()[1]))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 7
+    assert "Cannot listen on 127.0.0.1 port" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["--allow_read", "s3://bucket"], 7, "Not a usable URL"),
+        (["--token_file", "/dev/null"], 2, "no token"),
+        (["--token_file", "/none"], 2, "does not exist"),
+        (["--workers", "0"], 2, "workers"),
+        (["--host", "0.0.0.0"], 2, "--token_file"),
+    ],
+)
+def test_options_that_do_not_work(args, code, text):
+    process = _start("serve", "--port", "0", *args)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert text in err
+    assert "Traceback" not in err

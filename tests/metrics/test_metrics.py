@@ -165,3 +165,9 @@ def test_an_impossible_figure_is_refused(tmp_path):
         plot_runs([Run("empty", {1: {}})], tmp_path / "m.png")
     with pytest.raises(errors.StorageError, match="Cannot write"):
         plot_runs(RUNS, tmp_path / "none" / "m.png")
+
+
+def test_what_a_simulation_adds_is_told_from_what_the_plan_publishes():
+    run = Run("plain", {1: {"server/eval/loss": 1.0, "communication/broadcast_bytes": 2.0, "simulation/reports": 3.0}})
+    assert run.published().metric_names() == ["server/eval/loss"]
+    assert run.only(["broadcast_bytes"]).metric_names() == ["communication/broadcast_bytes"]

@@ -46,7 +46,8 @@ def command(
 ) -> None:
     """Show the metrics that a task server or a simulation wrote.
 
-    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared.
+    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared. What a simulation adds to
+    the task's metrics (communication/..., simulation/...) is tabulated and plotted when --metric asks for it.
 
     \b
       odp-task metrics runs/digits --plot digits.png
@@ -56,8 +57,9 @@ def command(
     runs = read_runs(sources, TaskFilter(population, task_id), network)
     if patterns:
         runs = [run.only(patterns) for run in runs]
+    shown = runs if patterns else [run.published() for run in runs]
     if plot_file is not None:
-        plot_runs(runs, plot_file)
+        plot_runs(shown, plot_file)
     if csv_file is not None:
         write_csv(runs, csv_file)
     if logdir is not None:
@@ -65,4 +67,4 @@ def command(
     if json_mode:
         output.print_json([{"run": run.name, "rounds": run.rounds} for run in runs])
         return
-    click.echo("\n\n".join(format_run(run) for run in runs))
+    click.echo("\n\n".join(format_run(run) for run in shown))

@@ -7,6 +7,10 @@ import fnmatch
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from typing import Callable
+
+# How the names of those metrics begin that a simulation adds to the plan's.
+COMMUNICATION_PREFIX, PROGRESS_PREFIX = SIMULATION_PREFIXES = ("communication/", "simulation/")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -33,19 +37,20 @@ class Run:
 
     def only(self, patterns: Sequence[str]) -> Run:
         """The run with those metrics whose name, or the end of it behind a slash, matches one of the shell patterns."""
-        wanted = {
-            name
-            for name in self.metric_names()
-            for pattern in patterns
-            if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*/{pattern}")
-        }
-        return Run(
-            self.name,
-            {
-                number: {name: value for name, value in values.items() if name in wanted}
-                for number, values in self.rounds.items()
-            },
+        return self._filtered(
+            lambda name: any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*/{pattern}") for pattern in patterns)
         )
+
+    def published(self) -> Run:
+        """The run with the metrics that a server would publish, without what a simulation adds to them."""
+        return self._filtered(lambda name: not name.startswith(SIMULATION_PREFIXES))
+
+    def _filtered(self, is_wanted: Callable[[str], bool]) -> Run:
+        wanted = set(filter(is_wanted, self.metric_names()))
+        rounds = {
+            number: {name: value for name, value in values.items() if name in wanted} for number, values in self.rounds.items()
+        }
+        return Run(self.name, rounds)
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:

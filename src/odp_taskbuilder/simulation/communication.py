@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-PREFIX = "communication/"
+from odp_taskbuilder.metrics.run import COMMUNICATION_PREFIX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +38,15 @@ def communication_metrics(round_: Communication, total: Communication, clients: 
         ("aggregated", round_.aggregated, total.aggregated, reports),
     ):
         for unit, factor in (("bytes", 1), ("bits", 8)):
-            values[f"{PREFIX}{direction}_{unit}_per_client"] = float(factor * round_bytes / max(1, parties))
-            values[f"{PREFIX}{direction}_{unit}"] = float(factor * round_bytes)
-            values[f"{PREFIX}{direction}_{unit}_cumulative"] = float(factor * total_bytes)
+            values[f"{COMMUNICATION_PREFIX}{direction}_{unit}_per_client"] = float(factor * round_bytes / max(1, parties))
+            values[f"{COMMUNICATION_PREFIX}{direction}_{unit}"] = float(factor * round_bytes)
+            values[f"{COMMUNICATION_PREFIX}{direction}_{unit}_cumulative"] = float(factor * total_bytes)
     return values
 
 
 def cumulative(metrics: Mapping[str, float]) -> Communication:
     """The total that a round's metrics state."""
     return Communication(
-        int(metrics.get(f"{PREFIX}broadcast_bytes_cumulative", 0)), int(metrics.get(f"{PREFIX}aggregated_bytes_cumulative", 0))
+        int(metrics.get(f"{COMMUNICATION_PREFIX}broadcast_bytes_cumulative", 0)),
+        int(metrics.get(f"{COMMUNICATION_PREFIX}aggregated_bytes_cumulative", 0)),
     )

@@ -192,7 +192,7 @@ def _serve(
             answer = ("raised", error)
         except OSError as error:
             answer = ("raised", errors.StorageError(f"A worker process cannot read or write its files: {error}."))
-        except Exception as error:  # noqa: BLE001: raised again in the parent; a cause may not survive the way there.
+        except Exception as error:  # noqa: BLE001 - raised again in the parent; a cause may not survive the way there.
             answer = ("raised", RuntimeError(f"{type(error).__name__}: {error}"))
         try:
             connection.send(answer)

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data.client_data import ClientData
+from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
 from odp_taskbuilder.metrics.tensorboard import EventFile
 from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
@@ -52,7 +53,7 @@ class RoundReport:
       number: of the round, from 1.
       checkpoint_round: training round whose checkpoint was used.
       metrics: as they were written.
-      epsilon: spent so far; None without a DP aggregator and in evaluation.
+      epsilon: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
     """
 
     task: str
@@ -218,9 +219,9 @@ class Rounds:
             self._check_reports(kind, task, number, result, len(cohort))
             metrics = {
                 **result.metrics,
-                "simulation/reports": float(result.reports),
-                "simulation/bad_clients": float(len(result.bad_clients)),
-                "simulation/checkpoint_round": float(checkpoint_round),
+                f"{PROGRESS_PREFIX}reports": float(result.reports),
+                f"{PROGRESS_PREFIX}bad_clients": float(len(result.bad_clients)),
+                f"{PROGRESS_PREFIX}checkpoint_round": float(checkpoint_round),
             }
             if result.communication is not None:
                 total = self._totals[kind] + result.communication
@@ -231,7 +232,7 @@ class Rounds:
             self._log(kind, number, metrics)
             self._clients += len(cohort)
             self._bad_clients += len(result.bad_clients)
-            epsilon = self._spending.recent_epsilon(number) if kind == "training" else None
+            epsilon = self._spending.progress(number) if kind == "training" else None
             seconds = time.monotonic() - start
             self._on_round(
                 RoundReport(kind, number, checkpoint_round, metrics, len(cohort), result.bad_clients, seconds, epsilon)
@@ -263,7 +264,7 @@ class Rounds:
             population=self._deployment.population,
             training=self._task_summary("training"),
             evaluation=None if self._deployment.evaluation is None else self._task_summary("evaluation"),
-            epsilon=self._spending.epsilon(self._options.rounds),
+            epsilon=self._spending.total(),
             delta=None if privacy is None else privacy.delta,
             clients=self._clients,
             bad_clients=self._bad_clients,

@@ -40,12 +40,14 @@ class BuildOptions:
       resolve: options that take part in resolving the config.
       skip_flex_ops_check: build even when phones lack an op of the client graph.
       trust_model: load the model without scanning it first. Loading may execute parts of it, with the rights of this process.
+      keep_node_names: leave the names of the graph's nodes in the client graphs: `odp-task ops` tells by them where an op comes from.
       artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
     """
 
     resolve: ResolveOptions = ResolveOptions()
     skip_flex_ops_check: bool = False
     artifact_only: bool = False
+    keep_node_names: bool = False
     trust_model: bool = False
 
 
@@ -199,7 +201,7 @@ def _build_plan(
     from odp_taskbuilder.proto import plan_pb2
 
     source = client.DataSource(parser, spec.dataset, plan_pb2.ExampleSelector(collection_uri=selector_uri))
-    plan = builder.build_plan(next_computation, source, spec.form)
+    plan = builder.build_plan(next_computation, source, spec.form, keep_node_names=options.keep_node_names)
     report = ops_report(plan.client_tflite_graph_bytes)
     return plan, report, None if options.skip_flex_ops_check else check_ops(report)
 

@@ -11,12 +11,15 @@ from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
 
 
-def build_plan(next_computation: tff.Computation, source: client.DataSource, form: PlanForm) -> plan_pb2.Plan:
+def build_plan(
+    next_computation: tff.Computation, source: client.DataSource, form: PlanForm, *, keep_node_names: bool = False
+) -> plan_pb2.Plan:
     """Builds the plan of a process.
 
     Args:
       next_computation: (state at the server, datasets at the clients) -> (state, metrics).
       source: how examples become the elements of the clients' datasets.
+      keep_node_names: leave the names of the graph's nodes in the client's flatbuffer, for those who ask where its ops come from.
 
     Raises:
       errors.ModelError: the client graph cannot be converted, or the process needs what servers lack.
@@ -26,7 +29,8 @@ def build_plan(next_computation: tff.Computation, source: client.DataSource, for
     else:
         plan, graph_def, phase = _distribute_aggregate(next_computation, source)
     plan.phase[0].client_phase.CopyFrom(phase)
-    plan.client_tflite_graph_bytes = compaction.compact(tflite.convert(graph_def, phase.tensorflow_spec))
+    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
+    plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)
     return plan
 
 

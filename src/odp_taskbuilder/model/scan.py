@@ -22,7 +22,7 @@ from typing import Union
 
 from google.protobuf import message
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
 from odp_taskbuilder.model import scan_directory, scan_graph, scan_objects, scan_variables
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, ScanReport
@@ -35,7 +35,7 @@ __all__ = ["Finding", "ScanLimits", "ScanReport", "require_safe", "scan_model"]
 _MAX_SHOWN_FINDINGS = 40
 
 
-def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008: frozen.
+def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008 - frozen
     """Scans the SavedModel in a directory. Takes a tenth of a second for a usual model, and memory for saved_model.pb.
 
     Raises:
@@ -49,7 +49,9 @@ def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()
         return ScanReport(path, tuple(findings), {}, 0, 0)
     saved_model = _parse(path, limits)
     if len(saved_model.meta_graphs) > 1:
-        findings.append(Finding(scan_directory.GRAPH_FILE, "", "", f"{len(saved_model.meta_graphs)} meta graphs; a model has one"))
+        findings.append(
+            Finding(scan_directory.GRAPH_FILE, "", "", f"{len(saved_model.meta_graphs)} meta graphs; a model has one")
+        )
     op_counts: dict[str, int] = {}
     for meta_graph in saved_model.meta_graphs:
         graph_scan = scan_graph.scan_graph(meta_graph, limits)
@@ -68,7 +70,7 @@ def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()
     return ScanReport(path, tuple(findings), op_counts, num_functions, variables_bytes)
 
 
-def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008: frozen.
+def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008 - frozen
     """Scans a model and returns the report if there is nothing to object to.
 
     Raises:

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, printable
 from odp_taskbuilder.model.scan_sizes import source
 
@@ -31,7 +31,9 @@ def called_functions(node: node_def_pb2.NodeDef) -> Iterator[str]:
 def scan_calls(graph: graph_pb2.GraphDef, main_graph: str, limits: ScanLimits) -> list[Finding]:
     """Looks at the calls between the functions of a graph's library."""
     functions = {function.signature.name: function for function in graph.library.function}
-    gradients = {gradient.registered_op_type.encode(): gradient.gradient_func for gradient in graph.library.registered_gradients}
+    gradients = {
+        gradient.registered_op_type.encode(): gradient.gradient_func for gradient in graph.library.registered_gradients
+    }
     bodies: dict[str, Sequence[node_def_pb2.NodeDef]] = {name: function.node_def for name, function in functions.items()}
     # A library may give the gradient of a function, which is then called with it.
     own_gradients = collections.defaultdict(list)
@@ -46,7 +48,9 @@ def scan_calls(graph: graph_pb2.GraphDef, main_graph: str, limits: ScanLimits) -
             named = [*called_functions(node), *_indirect_calls(node, functions, gradients)]
             for callee in named:
                 if callee not in functions:
-                    findings.append(Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold"))
+                    findings.append(
+                        Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold")
+                    )
             callees.update(callee for callee in named if callee in functions)
         calls[name] = collections.Counter({callee: n for callee, n in callees.items() if callee in functions})
 

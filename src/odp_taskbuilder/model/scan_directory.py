@@ -31,15 +31,20 @@ def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
     if not any((path / name).exists() for name in _OTHER_FORMATS):
         files.require_saved_model(path)
     findings = []
-    for name, mode in _entries(path, limits):
+    for name, status in _entries(path, limits):
+        mode = status.st_mode
         folder, _, file_name = name.rpartition("/")
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise errors.ModelError(f"{path}: {printable(name)} is a {_kind(mode)}; a model consists of regular files.")
         if not folder and file_name in _OTHER_FORMATS:
             reason = f"the model is given in the {_OTHER_FORMATS[file_name]} format, beside or instead of {GRAPH_FILE}"
-            findings.append(Finding(name, "", "", reason))
+            findings.append(Finding(printable(name), "", "", reason))
+        if not name.startswith("variables/") and stat.S_ISREG(mode) and status.st_size > limits.graph_bytes:
+            findings.append(
+                Finding(printable(name), "", "", f"{status.st_size} bytes; at most {limits.graph_bytes} are accepted")
+            )
         if name.startswith("assets/") and stat.S_ISREG(mode):
-            findings.append(Finding(name, "", "", "a model needs no assets"))
+            findings.append(Finding(printable(name), "", "", "a model needs no assets"))
     return findings
 
 
@@ -85,7 +90,7 @@ def _open(path: pathlib.Path, name: str) -> int:
     return fd
 
 
-def _entries(path: pathlib.Path, limits: ScanLimits) -> Iterator[tuple[str, int]]:
+def _entries(path: pathlib.Path, limits: ScanLimits) -> Iterator[tuple[str, os.stat_result]]:
     count = 0
     folders = [""]
     while folders:
@@ -98,10 +103,10 @@ def _entries(path: pathlib.Path, limits: ScanLimits) -> Iterator[tuple[str, int]
                 raise errors.ModelError(f"{path} holds more than {limits.files} files; a model has about five.")
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISDIR(mode):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
                     folders.append(name)
-                yield name, mode
+                yield name, status
         except OSError as error:
             raise errors.ModelError(f"{path / folder} cannot be read: {error.strerror}.") from error
 

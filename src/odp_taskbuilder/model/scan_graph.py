@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from google.protobuf import message
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder.model import scan_calls, scan_ops, scan_sizes, scan_tensors
 from odp_taskbuilder.model.scan_ops import Place
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, printable
@@ -22,7 +22,6 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2  # isort: skip
 
 MAIN_GRAPH = "main graph"
 
-_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_.\-/>]+")
 # Processors of this process, by index, or none in particular.
 _LOCAL_DEVICE = re.compile(r"(/job:localhost)?(/replica:\d+)?(/task:0)?(/device:)?((CPU|GPU|cpu|gpu):(\d+|\*))?")
 # What TensorFlow writes into calls of functions: how many processors of which kind there were, and how graphs are optimised.
@@ -48,29 +47,30 @@ class GraphScan(NamedTuple):
 def scan_graph(meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits) -> GraphScan:
     """Scans the main graph and every function of the library."""
     graph = meta_graph.graph_def
-    num_nodes = len(graph.node) + sum(len(function.node_def) for function in graph.library.function)
+    nodes = [graph.node, *(function.node_def for function in graph.library.function)]
     for what, number, limit in (
         ("functions", len(graph.library.function), limits.functions),
-        ("nodes", num_nodes, limits.nodes),
+        ("nodes", sum(map(len, nodes)), limits.nodes),
+        ("attributes", sum(len(node.attr) for body in nodes for node in body), limits.attributes),
     ):
         if number > limit:
             return GraphScan([Finding("graph", "", "", f"{number} {what}; at most {limit} are accepted")], {})
 
     scanner = _Scanner(meta_graph, limits)
     scanner.scan(MAIN_GRAPH, Place.MAIN_GRAPH, graph.node)
-    names = set()
+    names = {MAIN_GRAPH}
     for function in graph.library.function:
         name = function.signature.name
         if name in names:
             scanner.find(name, "", "", "two functions have this name")
         names.add(name)
-        if not _FUNCTION_NAME.fullmatch(name):
-            scanner.find(name, "", "", "no function of TensorFlow's has such a name")
         place = Place.CHECKPOINT_FUNCTION if name in scanner.checkpoint_functions else Place.FUNCTION
         scanner.scan(name, place, function.node_def)
         scanner.scan_function_attributes(function)
     if scanner.constant_bytes > limits.constant_bytes:
-        scanner.find("graph", "", "", f"constants take {scanner.constant_bytes} bytes; at most {limits.constant_bytes} are accepted")
+        scanner.find(
+            "graph", "", "", f"constants take {scanner.constant_bytes} bytes; at most {limits.constant_bytes} are accepted"
+        )
     scanner.findings += scan_calls.scan_calls(graph, MAIN_GRAPH, limits)
     return GraphScan(scanner.findings, scanner.op_counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder.model import scan_tensors
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, printable
 
@@ -12,7 +12,14 @@ from tensorflow.core.framework import tensor_pb2, types_pb2  # isort: skip
 from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2, struct_pb2  # isort: skip
 
 # What tff.learning.models.save_functional_model attaches to the root; older releases leave some type specs out.
-REQUIRED_MEMBERS = ("predict_on_batch_training", "predict_on_batch_inference", "loss", "serialized_input_spec", "_weights", "__call__")
+REQUIRED_MEMBERS = (
+    "predict_on_batch_training",
+    "predict_on_batch_inference",
+    "loss",
+    "serialized_input_spec",
+    "_weights",
+    "__call__",
+)
 
 # Plain containers. Every other identifier makes TensorFlow or Keras run code of its own, for optimizers for example.
 _USER_OBJECTS = {
@@ -47,9 +54,13 @@ def scan_objects(meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits) ->
                 yield Finding(f"signature {key}", name, "", reason)
 
     graph = meta_graph.object_graph_def
-    if len(graph.nodes) > limits.objects:
-        yield Finding(_WHERE, "", "", f"{len(graph.nodes)} objects; at most {limits.objects} are accepted")
-        return
+    for what, number, limit in (
+        ("objects", len(graph.nodes), limits.objects),
+        ("bytes", graph.ByteSize(), limits.objects_bytes),
+    ):
+        if number > limit:
+            yield Finding(_WHERE, "", "", f"{number} {what}; at most {limit} are accepted")
+            return
     functions = {function.signature.name for function in meta_graph.graph_def.library.function}
     constants = {node.name for node in meta_graph.graph_def.node if node.op == "Const"}
     for i, saved_object in enumerate(graph.nodes):
@@ -100,7 +111,9 @@ def _object_problems(
     elif kind == "variable":
         yield from _variable_problems(saved_object.variable, limits)
     elif kind == "function":
-        yield from _function_problems(saved_object.function.concrete_functions, saved_object.function.function_spec, functions, limits)
+        yield from _function_problems(
+            saved_object.function.concrete_functions, saved_object.function.function_spec, functions, limits
+        )
     elif kind == "bare_concrete_function":
         bare = saved_object.bare_concrete_function
         yield from _function_problems([bare.concrete_function_name], bare.function_spec, functions, limits)

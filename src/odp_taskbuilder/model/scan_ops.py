@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class OpGroup(NamedTuple):
     reason: str
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def allowed_ops() -> Mapping[str, OpGroup]:
     """The group of each operation that a model may hold."""
     return {
@@ -51,10 +52,17 @@ def is_allowed(op: str, place: Place) -> bool:
 @functools.lru_cache(maxsize=1024)
 def why_refused(op: str) -> str:
     """Says of an operation that is not allowed what it does, for example "reads or writes files"."""
-    for entry in _read("refused_ops.json"):
-        if any(fnmatch.fnmatchcase(op, pattern) for pattern in entry["patterns"]):
-            return entry["what"]
+    for pattern, what in _refused_ops():
+        if pattern.match(op):
+            return what
     return "is not on the list of operations that models need"
+
+
+@functools.cache
+def _refused_ops() -> list[tuple[re.Pattern, str]]:
+    return [
+        (re.compile("|".join(map(fnmatch.translate, entry["patterns"]))), entry["what"]) for entry in _read("refused_ops.json")
+    ]
 
 
 def _read(name: str) -> Any:

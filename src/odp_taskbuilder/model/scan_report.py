@@ -6,6 +6,8 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
+from odp_taskbuilder.model import scan_ops
+
 # Names in a model are its author's choice; they reach a terminal, or a log, in this length at most and without control characters.
 _MAX_SHOWN_NAME = 120
 
@@ -15,32 +17,37 @@ class ScanLimits:
     """What a model may ask for. The defaults leave room for models far larger than a phone can train.
 
     Attributes:
-      graph_bytes: size of saved_model.pb. Protobuf itself ends at 2 GiB; models hold their weights elsewhere and take kilobytes.
+      graph_bytes: size of saved_model.pb, or of any other file besides the variables. Models hold their weights elsewhere and take
+        kilobytes here.
       index_bytes: size of variables.index, of its content once decompressed, and of the object graph in the variables.
       variables_bytes: size of all variables together. The task server reads each artifact into one array of less than 2 GiB.
       files: entries in the model's directory, subdirectories included.
       variables: tensors in the variables.
       functions: functions in the library.
       nodes: nodes of all functions and the main graph.
+      attributes: attributes of all these nodes.
       inlined_nodes: nodes after every call is replaced by the body of its function, which is what TensorFlow does.
       call_depth: functions that call each other, one below the other.
       objects: objects that TensorFlow makes in Python while loading.
+      objects_bytes: size of their description.
       attribute_bytes: size of one string attribute.
       list_length: entries in one list attribute, nested structure or object's children.
       tensor_elements: elements of a tensor that a constant states or that a constant shape asks for (2**28 float32: 1 GiB).
       constant_bytes: size of all constants together once they are expanded.
     """
 
-    graph_bytes: int = 128 * 2**20
+    graph_bytes: int = 64 * 2**20
     index_bytes: int = 16 * 2**20
     variables_bytes: int = 16 * 2**30
     files: int = 1_000
     variables: int = 100_000
     functions: int = 10_000
-    nodes: int = 200_000
+    nodes: int = 50_000
+    attributes: int = 500_000
     inlined_nodes: int = 2_000_000
     call_depth: int = 64
-    objects: int = 200_000
+    objects: int = 50_000
+    objects_bytes: int = 4 * 2**20
     attribute_bytes: int = 2**20
     list_length: int = 100_000
     tensor_elements: int = 2**28
@@ -92,6 +99,15 @@ class ScanReport:
     def is_safe(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
+
+    def ops_by_group(self) -> dict[str, dict[str, int]]:
+        """Number of nodes per operation, by the reason that operations are allowed for; those that never are come last."""
+        allowed = scan_ops.allowed_ops()
+        groups: dict[str, dict[str, int]] = {group.name: {} for group in allowed.values()}
+        refused = {}
+        for op, count in sorted(self.op_counts.items()):
+            (groups[allowed[op].name] if op in allowed else refused)[printable(op)] = count
+        return {name: ops for name, ops in {**groups, "refused": refused}.items() if ops}
 
 
 def printable(name: str) -> str:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Optional
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder.model.scan_report import ScanLimits
 from odp_taskbuilder.model.scan_tensors import num_elements
 
@@ -156,7 +156,11 @@ def _constant_integers(tensor: tensor_pb2.TensorProto) -> list[Optional[int]]:
     layout, field = _INTEGER_FORMATS[tensor.dtype]
     if tensor.tensor_content:
         expected = struct.calcsize(layout.format(count))
-        return list(struct.unpack(layout.format(count), tensor.tensor_content)) if len(tensor.tensor_content) == expected else [None]
+        return (
+            list(struct.unpack(layout.format(count), tensor.tensor_content))
+            if len(tensor.tensor_content) == expected
+            else [None]
+        )
     values = list(getattr(tensor, field))[:count] or [0]
     # The last value stands for all that follow.
     return values + values[-1:] * (count - len(values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2  # isort: skip
 

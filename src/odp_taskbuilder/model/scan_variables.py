@@ -15,7 +15,7 @@ from typing import Optional
 import google_crc32c
 from google.protobuf import message
 
-import odp_taskbuilder.proto  # noqa: F401: makes TensorFlow's messages importable without TensorFlow.
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
 from odp_taskbuilder.model import scan_directory, scan_snappy, scan_tensors
 from odp_taskbuilder.model.scan_report import Finding, ScanLimits, printable
@@ -58,11 +58,15 @@ def scan_variables(path: pathlib.Path, limits: ScanLimits) -> tuple[list[Finding
         if problem:
             raise errors.ModelError(f"{path}: the entry {printable(name)!r} of {scan_directory.INDEX_FILE} {problem}.")
         if entry.slices:
-            findings.append(Finding(_WHERE, name, "", "the value is stored in slices, which may state a larger tensor than they hold"))
+            findings.append(
+                Finding(_WHERE, name, "", "the value is stored in slices, which may state a larger tensor than they hold")
+            )
     total = sum(size for _, size in shards)
     stated = sum(entry.size for entry in entries.values())
     if stated > total:
-        findings.append(Finding(_WHERE, "", "", f"the values are said to take {stated} bytes, more than the {total} that exist"))
+        findings.append(
+            Finding(_WHERE, "", "", f"the values are said to take {stated} bytes, more than the {total} that exist")
+        )
     if total > limits.variables_bytes:
         findings.append(Finding(_WHERE, "", "", f"{total} bytes; at most {limits.variables_bytes} are accepted"))
     findings.extend(_scan_object_graph(path, entries.get(_OBJECT_GRAPH_KEY), shards, limits))

@@ -28,7 +28,12 @@ LOG_NAME = "log.txt"
 
 # The environment of a sandbox: nothing that could be a secret.
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
-_OWN_VARIABLES = {"TF_CPP_MIN_LOG_LEVEL": "1", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
+_OWN_VARIABLES = {
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONWARNINGS": "ignore",
+}
 # Seconds that a supervisor may take to end a child; it takes milliseconds.
 _GRACE = 30.0
 _CHUNK = 1 << 16
@@ -80,7 +85,7 @@ class Zygote:
         *,
         scratch: PathLike,
         readable: Iterable[PathLike] = (),
-        limits: SandboxLimits = SandboxLimits(),  # noqa: B008: frozen.
+        limits: SandboxLimits = SandboxLimits(),  # noqa: B008 - frozen
     ) -> Any:
         """Calls a function in a sandbox and returns its result.
 
@@ -150,7 +155,7 @@ def run(
     *,
     scratch: PathLike,
     readable: Iterable[PathLike] = (),
-    limits: SandboxLimits = SandboxLimits(),  # noqa: B008: frozen.
+    limits: SandboxLimits = SandboxLimits(),  # noqa: B008 - frozen
 ) -> Any:
     """Calls one function in a sandbox; as `Zygote.run`, with a zygote for this call only. What the function imports it imports inside."""
     with Zygote() as zygote:
@@ -186,7 +191,9 @@ def _open_log(scratch: pathlib.Path) -> int:
     try:
         return os.open(scratch / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise errors.StorageError(f"The scratch directory {scratch} was used before; each sandboxed call needs a new one.") from None
+        raise errors.StorageError(
+            f"The scratch directory {scratch} was used before; each sandboxed call needs a new one."
+        ) from None
     except OSError as error:
         raise errors.StorageError(f"The scratch directory {scratch} cannot be used: {error.strerror}.") from error
 
@@ -247,7 +254,9 @@ def _result(said: bytes, status: Optional[dict], ended_for: Optional[str], limit
         raise errors.ModelError(f"The work on the model {reasons.get(ended_for, 'was cancelled')}, and was ended.")
     code = os.waitstatus_to_exitcode(status["status"])
     if code == -signal.SIGXCPU or (code == -signal.SIGKILL and status["cpu_seconds"] >= limits.cpu_seconds):
-        raise errors.ModelError(f"The work on the model took more than {limits.cpu_seconds} seconds of processor time, and was ended.")
+        raise errors.ModelError(
+            f"The work on the model took more than {limits.cpu_seconds} seconds of processor time, and was ended."
+        )
     if code < 0:
         raise errors.ModelError(f"The work on the model crashed ({signal.Signals(-code).name}).")
     if code > 0:

@@ -51,7 +51,7 @@ _SYSTEM_RULES = (
 def enter_namespaces() -> bool:
     """Moves this process into namespaces of its own for network, processes (from its next child on) and shared memory.
 
-    Must be called while this process has one thread. Returns whether the network is a namespace of its own now.
+    Must be called while this process has one thread. Returns whether the kernel granted them.
     """
     uid, gid = os.getuid(), os.getgid()
     apart = kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
@@ -70,7 +70,7 @@ def enter_namespaces() -> bool:
     return False
 
 
-def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[str], *, has_own_network: bool) -> None:
+def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[str], *, in_namespaces: bool) -> None:
     """Applies all other restrictions to this process, for good, and changes to the scratch directory."""
     os.umask(0o077)
     os.chdir(scratch)
@@ -83,15 +83,22 @@ def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[st
         (resource.RLIMIT_DATA, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_NPROC, limits.processes),
     ):
         _set_limit(bound, value, value)
     _set_limit(resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + _CPU_GRACE)
+    if in_namespaces:
+        # Elsewhere it would count all processes of the user; the supervisor counts those of the sandbox.
+        _set_limit(resource.RLIMIT_NPROC, limits.processes, limits.processes)
     with contextlib.suppress(OSError):
         kernel.forbid_new_privileges()
-    rules = [*_SYSTEM_RULES, *((path, _RUN) for path in _code_folders()), *((path, _READ) for path in readable), (str(scratch), _EVERYTHING)]
+    rules = [
+        *_SYSTEM_RULES,
+        *((path, _RUN) for path in _code_folders()),
+        *((path, _READ) for path in readable),
+        (str(scratch), _EVERYTHING),
+    ]
     with contextlib.suppress(OSError):
-        kernel.landlock_restrict(rules, deny_tcp=not has_own_network)
+        kernel.landlock_restrict(rules, deny_tcp=not in_namespaces)
     with contextlib.suppress(OSError):
         kernel.drop_capabilities()
 
@@ -116,6 +123,7 @@ def _map_user(uid: int, gid: int) -> None:
 def _code_folders() -> Iterator[str]:
     """Where Python finds modules: the interpreter, the installed packages and this package."""
     yield str(pathlib.Path(__file__).resolve().parent.parent)
+    yield from (entry for entry in sys.path if pathlib.PurePath(entry).name in ("site-packages", "dist-packages"))
     yield from {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     for prefix in {sys.prefix, sys.base_prefix}:
         yield from (f"{prefix}/lib", f"{prefix}/lib64", f"{prefix}/bin", f"{prefix}/pyvenv.cfg")

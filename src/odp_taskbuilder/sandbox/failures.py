@@ -10,12 +10,14 @@ from odp_taskbuilder import errors
 # The text comes from an untrusted process, and is shown to people.
 _MAX_TEXT = 8000
 _MAX_PROBLEMS = 1000
+_MAX_FOREIGN_LINES = 6
 # Errors that consist of a message and a next step.
 _PLAIN_ERRORS = {
     error.__name__: error
     for error in (
         errors.ArtifactError,
         errors.ModelError,
+        errors.OdpTaskError,
         errors.PrivacyBudgetError,
         errors.StorageError,
         errors.TaskServerError,
@@ -37,8 +39,13 @@ def to_document(error: BaseException) -> dict[str, Any]:
         return document
     if isinstance(error, MemoryError):
         return {"class": "ModelError", "message": "The work on the model needs more memory than it may use.", "next_step": None}
-    lines = str(error).strip().splitlines() or [""]
-    return {"class": "ModelError", "message": f"The work on the model failed: {type(error).__name__}: {lines[0]}", "next_step": None}
+    # TensorFlow's errors begin with a headline and end with pages of nodes.
+    text = "\n".join(str(error).strip().splitlines()[:_MAX_FOREIGN_LINES])
+    return {
+        "class": "ModelError",
+        "message": f"The work on the model failed: {type(error).__name__}: {text}",
+        "next_step": None,
+    }
 
 
 def from_document(document: Any) -> errors.OdpTaskError:

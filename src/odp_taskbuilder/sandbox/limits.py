@@ -13,7 +13,8 @@ class SandboxLimits:
       wall_seconds: time until the child is ended, from outside.
       cpu_seconds: processor time of each process in the sandbox, over all its threads.
       memory_bytes: memory that one process may ask for (RLIMIT_DATA: private and writable; libraries and mapped files do not
-        count), and memory that all processes of the sandbox together may occupy, which is looked at four times a second.
+        count), and memory that all processes of the sandbox may occupy, which is looked at four times a second; what they share
+        counts for each of them.
       processes: processes and threads of the sandbox together.
       file_bytes: size of any one file that is written.
       open_files: open files of each process.

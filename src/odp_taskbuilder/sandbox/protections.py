@@ -32,6 +32,9 @@ class Protection(NamedTuple):
     in_force: bool
     means: str
 
+    def __str__(self) -> str:
+        return f"{'prevented' if self.in_force else 'NOT PREVENTED'}: {self.name} ({self.means})"
+
 
 def available() -> tuple[Protection, ...]:
     """Tries, in a sandbox, what it is there to prevent. Takes about a second.

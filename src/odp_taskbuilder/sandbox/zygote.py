@@ -44,7 +44,7 @@ def main(zygote_fd: int, preload: list[str]) -> None:
         try:
             for name in preload:
                 importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001: whatever importing raises is the caller's to hear.
+        except Exception as error:  # noqa: BLE001 - whatever importing raises is the caller's to hear.
             channel.send(connection, {"error": f"{type(error).__name__}: {error}"})
             return
         channel.send(connection, {"ready": True})
@@ -75,14 +75,15 @@ def _run_and_exit(function: Any, *args: Any) -> NoReturn:
 
 def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+    with contextlib.suppress(OSError):
+        kernel.become_subreaper()
     _end_with_parent(zygote)
     with socket.socket(fileno=caller_fd) as caller:
         request = channel.receive(caller)
         if request is None:
             return
         limits = SandboxLimits(**request["limits"])
-        request["has_own_network"] = confine.enter_namespaces()
+        request["in_namespaces"] = confine.enter_namespaces()
         ended_reader, ended_writer = os.pipe()
         supervisor = os.getpid()
         init = os.fork()
@@ -94,10 +95,7 @@ def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None
             os.close(fd)
         stopped_for = _watch(caller, ended_reader, init, limits)
         ended = os.read(ended_reader, _ENDED.size) if stopped_for is None else b""
-        for process in (os.kill, os.killpg):
-            with contextlib.suppress(OSError):
-                process(init, signal.SIGKILL)
-        os.waitpid(init, 0)
+        _end_descendants()
         status, cpu_seconds, rss_kilobytes = _ENDED.unpack(ended) if len(ended) == _ENDED.size else (signal.SIGKILL, 0.0, 0)
         # The caller may be gone.
         with contextlib.suppress(OSError):
@@ -120,14 +118,27 @@ def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxL
             # The caller sends nothing after its request: this is the end of what it has to say.
             return "caller"
         memory, threads = _usage(init)
-        if memory > limits.memory_bytes:
-            return "memory"
         if threads > limits.processes:
             return "processes"
+        if memory > limits.memory_bytes:
+            return "memory"
+
+
+def _end_descendants() -> None:
+    """Ends the init, and whatever has left its process group if it has no process namespace to end with."""
+    while True:
+        descendants = list(_descendants(os.getpid()))
+        for pid in descendants:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            # Orphans become children of this process. Where the kernel lists no children, those that have ended are all there is.
+            os.waitpid(-1, 0 if descendants else os.WNOHANG)
+        except ChildProcessError:
+            return
 
 
 def _init(supervisor: int, request: dict, limits: SandboxLimits, ended_writer: int, result_fd: int, log_fd: int) -> None:
-    os.setpgid(0, 0)
     with contextlib.suppress(OSError):
         kernel.become_subreaper()
     _end_with_parent(supervisor)
@@ -150,13 +161,13 @@ def _child(init: int, request: dict, limits: SandboxLimits, result_fd: int, log_
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    confine.restrict(limits, pathlib.Path(request["scratch"]), request["readable"], has_own_network=request["has_own_network"])
+    confine.restrict(limits, pathlib.Path(request["scratch"]), request["readable"], in_namespaces=request["in_namespaces"])
     try:
         _renew_execution_context()
         module, _, name = request["function"].partition(":")
         value = getattr(importlib.import_module(module), name)(**request["args"])
         document = json.dumps({"value": value})
-    except BaseException as error:  # noqa: BLE001: every failure of the work is an answer.
+    except BaseException as error:  # noqa: BLE001 - every failure of the work is an answer.
         document = json.dumps({"error": failures.to_document(error)})
     with os.fdopen(result_fd, "wb") as result:
         result.write(document.encode())

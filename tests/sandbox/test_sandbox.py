@@ -298,6 +298,16 @@ def test_nothing_outlives_the_call(call, in_force):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_zygote_outlives_the_thread_that_made_it(tmp_path):
+    """The kernel takes a parent's death to be that of the thread which started the child."""
+    made = []
+    thread = threading.Thread(target=lambda: made.append(sandbox.Zygote(preload=["misbehaviour"])))
+    thread.start()
+    thread.join()
+    with made[0] as zygote:
+        assert zygote.run("misbehaviour:echo", {"a": 1}, scratch=tmp_path, limits=_LIMITS) == {"a": 1}
+
+
 def test_nothing_outlives_the_zygote(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()

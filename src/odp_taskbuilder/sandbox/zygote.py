@@ -6,8 +6,9 @@
               │         └ outside; ends the init when the caller says so or hangs up, or when the sandbox grows too large
               └ has imported what is slow to import, and knows nothing else
 
-Each of them is ended by the kernel when the one before it ends. The zygote imports and then waits: it handles no model, and starts no
-TensorFlow operation, so that its forks are fresh.
+The zygote ends when its caller hangs up, which a caller that is killed does as well; each of the others is ended by the kernel when
+the one before it ends. The zygote imports and then waits: it handles no model, and starts no TensorFlow operation, so that its forks
+are fresh.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ _FAILURE = 70
 
 def main(zygote_fd: int, preload: list[str]) -> None:
     """Imports modules, says so, then forks a supervisor for each pair of descriptors that arrives, until the caller hangs up."""
-    kernel.set_parent_death_signal(signal.SIGKILL)
     with socket.socket(fileno=zygote_fd) as connection:
         try:
             for name in preload:

@@ -22,6 +22,9 @@ def test_it_listens_says_so_and_ends_with_sigterm(entry, args):
     with socket.create_connection(("127.0.0.1", listening["port"]), timeout=10) as connection:
         connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
         assert connection.makefile("rb").read().startswith(b"HTTP/1.0 200 OK")
+    protections = json.loads(process.stderr.readline())
+    assert protections["event"] == "sandbox"
+    assert isinstance(protections["missing"], list)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (143, "")

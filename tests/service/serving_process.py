@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import requests
 
@@ -51,6 +52,13 @@ class Server:
     def post(self, request: task_builder_pb2.BuildTaskRequest, artifacts: bool = False, **options) -> requests.Response:
         path = "/taskbuilder/v1:build-artifacts" if artifacts else "/taskbuilder/v1:build-task-group"
         return requests.post(self.url + path, request.SerializeToString(), **{"headers": PROTOBUF, "timeout": 60, **options})
+
+    def settle(self) -> None:
+        """Waits until the server has found out what its sandbox prevents; until then it has more children than it keeps."""
+        end = time.monotonic() + 60
+        while not any(entry["event"] == "sandbox" for entry in self.log):
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         self.process.send_signal(signum)

@@ -15,7 +15,7 @@ from fakes.task_server import FakeTaskServer
 from pushing import HASTY, artifact_only_task, save_artifacts
 from serving_process import build_request, config
 
-from odp_taskbuilder import errors, stores
+from odp_taskbuilder import errors, inputs
 from odp_taskbuilder.service import builder_client, push
 from odp_taskbuilder.transport.deadline import Network
 
@@ -67,14 +67,9 @@ def test_asking_an_endless_task_builder(endless):
     )
 
 
-def test_reading_a_model_from_endless_storage(endless, monkeypatch):
+def test_reading_a_config_from_endless_storage(endless, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
-
-    def read():
-        with stores.readable_tree("gs://bucket/model", NETWORK):
-            raise AssertionError("there is no model")
-
-    _ends(read, errors.StorageError)
+    _ends(lambda: inputs.read_config("gs://bucket/config.pbtxt", NETWORK), errors.StorageError)
 
 
 def test_credentials_from_an_endless_metadata_server(endless, monkeypatch):

@@ -48,6 +48,7 @@ def test_of_many_requests_at_once_every_one_is_answered(root, request):
     workers, queue, total = 2, 6, 32
     with running_server(*_places(root), "--workers", str(workers), "--queue", str(queue)) as server:
         server.post(_request(root, "warm", "warm"), artifacts=True)
+        server.settle()
         idle = len(server.descendants())
         most_children, latencies, done = [0], [], threading.Event()
 
@@ -91,6 +92,7 @@ def test_of_many_requests_at_once_every_one_is_answered(root, request):
 def test_a_killed_worker_fails_its_own_request_only(root):
     with running_server(*_places(root), "--workers", "2") as server:
         server.post(_request(root, "warm", "warm"), artifacts=True)
+        server.settle()
         idle = set(server.descendants())
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             victim = pool.submit(server.post, _request(root, "sleep-30", "victim"), artifacts=True)
@@ -108,6 +110,7 @@ def test_a_killed_worker_fails_its_own_request_only(root):
 def test_a_killed_zygote_is_replaced(root):
     with running_server(*_places(root)) as server:
         server.post(_request(root, "warm", "warm"), artifacts=True)
+        server.settle()
         zygote = next(pid for pid in server.descendants() if "sandbox.zygote" in _command_line(pid))
         os.kill(zygote, signal.SIGKILL)
         answers = [parsed(server.post(_request(root, f"digits{n}", f"after{n}"), artifacts=True)) for n in range(2)]
@@ -151,6 +154,7 @@ def test_hundreds_of_requests_leave_nothing_behind(root, request):
             return resident, len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir()))
 
         run("warm")
+        server.settle()
         before = usage()
         run("measured")
         after = usage()

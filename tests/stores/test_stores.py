@@ -334,16 +334,6 @@ def test_a_local_write_that_fails_leaves_the_old_file(tmp_path, source):
     assert target.read_bytes() == b"old"
 
 
-def test_a_readable_tree_is_the_directory_itself_or_a_copy_that_goes_away(gcs, tmp_path):
-    with stores.readable_tree(str(tmp_path)) as tree:
-        assert tree == tmp_path
-    gcs.put("bucket", "models/digits/saved_model.pb", b"model")
-    with stores.readable_tree("gs://bucket/models/digits/", HASTY) as tree:
-        assert (tree / "saved_model.pb").read_bytes() == b"model"
-        assert tree.stat().st_mode & 0o077 == 0 or tree.parent.stat().st_mode & 0o077 == 0
-    assert not tree.exists()
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -96,8 +96,9 @@ def command(
 ) -> None:
     """Run the task builder service.
 
-    It has the published endpoints: /taskbuilder/v1:build-task-group, /taskbuilder/v1:build-artifacts, /ready, /healthz, and /metrics for
-    Prometheus. Models are read, and artifacts written, only where --allow_read and --allow_write say; each build runs in a sandbox.
+    It has the published endpoints /taskbuilder/v1:build-task-group, /taskbuilder/v1:build-artifacts, /ready and /healthz, and
+    /metrics for Prometheus. Models are read, and artifacts written, only where --allow_read and --allow_write say. Each build
+    runs in a sandbox.
 
     SIGTERM ends it: running builds get a few seconds, then they are answered as failed.
 

@@ -1,7 +1,7 @@
 """The HTTP interface of the task builder service (spec: http_api.md, section 1), as a WSGI application.
 
-Builds that were begun are answered with 200 and a BuildTaskResponse, whether they succeeded or not. Everything that is turned away before has
-a status of its own, and a BuildTaskResponse with the reason as its body.
+Builds that were begun are answered with 200 and a BuildTaskResponse, whether they succeeded or not. What is turned away before
+that has a status of its own, and a BuildTaskResponse with the reason as its body.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from google.protobuf import message
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.service import admission, builder_client, observability
 from odp_taskbuilder.service.build_service import BuildService
+from odp_taskbuilder.transport import session
 
-PROTOBUF = builder_client.PROTOBUF
+PROTOBUF = session.PROTOBUF
 # Clients that know no better name for protobuf, and those that name nothing, are served, too.
 _ACCEPTED_TYPES = (PROTOBUF, "application/protobuf", "application/octet-stream", "")
 _RETRY_AFTER_SECONDS = 10
@@ -31,8 +32,8 @@ def create_app(service: BuildService, metrics: observability.Metrics, tokens: Se
     """Makes the application.
 
     Args:
-      tokens: if there are any, requests other than the two probes must carry one of them, as a bearer token, in the X-Goog-Api-Key
-        header, or as `key` in the URL.
+      tokens: if there are any, requests other than the two probes must carry one of them: as a bearer token, in the
+        X-Goog-Api-Key header, or as `key` in the URL.
     """
     app = flask.Flask("odp_taskbuilder")
 

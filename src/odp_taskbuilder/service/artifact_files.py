@@ -23,8 +23,8 @@ _FILES = {
     "client_plan": (artifact_set.CLIENT_ONLY_PLAN, "client_only_plan_url"),
     "plan": (artifact_set.PLAN, "server_phase_url"),
 }
-# The server starts nothing without the server plan, so it commits a task: the last of each, and the evaluation task, which waits
-# for checkpoints of the training task, is whole before that one can start.
+# The server starts nothing without the server plan, so it commits a task and is the last of each. The evaluation task,
+# which waits for checkpoints of the training task, is whole before that one can start.
 _ORDER = (
     (TRAINING, "checkpoint"),
     (TRAINING, "client_plan"),

@@ -22,7 +22,7 @@ DIRECTORY = "artifacts"
 def take(job: pathlib.Path, spec: TaskSpec, artifacts_only: bool) -> pathlib.Path:
     """Moves the files of a build out of its sandbox, and writes the tasks that go with them.
 
-    The tasks are made here, from the request; of what the sandbox says, only the version that the client plan needs is taken over.
+    The tasks are made here, from the request; of what the sandbox says, only the version that a client plan needs is used.
     """
     built, artifacts = job / "scratch" / DIRECTORY, job / "artifacts"
     artifacts.mkdir()
@@ -32,7 +32,7 @@ def take(job: pathlib.Path, spec: TaskSpec, artifacts_only: bool) -> pathlib.Pat
         task = tasks.artifact_only_task(urls_of_role, version) if artifacts_only else fill(spec, version)
         (artifacts / f"{prefix}{artifact_set.TASK}").write_text(text_format.MessageToString(task), encoding="utf-8")
         for name in (artifact_set.PLAN, artifact_set.CLIENT_ONLY_PLAN, artifact_set.CHECKPOINT):
-            # Opening it finds out whether it is a file at all, and no link to one of ours. Nothing runs in the sandbox any more.
+            # Opening it finds out whether it is a file, and no link to one of ours. The sandbox has ended.
             with _sandbox_output(built, f"{prefix}{name}"):
                 os.rename(built / f"{prefix}{name}", artifacts / f"{prefix}{name}")
     return artifacts

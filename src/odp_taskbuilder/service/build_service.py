@@ -1,6 +1,6 @@
 """One build of a task builder service, from request to response (spec: http_api.md, sections 1 and 5).
 
-    request -> config checked -> places allowed? -> model copied -> built in a sandbox -> tasks created, artifacts uploaded -> response
+    request -> config checked -> places allowed? -> model copied -> built in a sandbox -> tasks created -> files uploaded
 
 Everything up to the build can fail without a trace. After it the order of push.py applies: a task whose upload fails is not
 started by its server, the response names it, and its artifacts and journal are kept for `odp-task push --resume`.

@@ -29,8 +29,8 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
       options: skip_flex_ops_check, skip_dp_check, skip_dp_aggregator, artifact_only.
 
     Returns:
-      `report`: the serialized TaskReport in base64, as far as the build got; and, if it failed, `error` (sandbox/failures.py) and
-      the `stage` that it failed in.
+      `report`: the serialized TaskReport in base64, as far as the build got; and, if it failed, `error` (sandbox/failures.py)
+      and the `stage` that it failed in.
     """
     loaded = LoadedConfig(task_builder_pb2.TaskConfig.FromString(base64.b64decode(task_config)))
     resolve_options = ResolveOptions(

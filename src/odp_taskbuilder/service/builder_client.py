@@ -1,7 +1,7 @@
 """Asking a task builder server to build (spec: http_api.md, sections 1 and 2).
 
-An API key goes in the X-Goog-Api-Key header. The gateway of the published deployment reads it from the URL's `key` parameter instead and
-turns a request without one away; only after such a refusal, and never unencrypted over a network, is it sent that way.
+An API key goes in the X-Goog-Api-Key header. The gateway of the published deployment reads it from the URL's `key` parameter
+instead and turns a request without one away; only after such a refusal, and never unencrypted over a network, is it sent so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from odp_taskbuilder.service import auth, locating
 from odp_taskbuilder.transport import deadline as deadlines
 from odp_taskbuilder.transport import session
 
-PROTOBUF = "application/x-protobuf"
 BUILD_TASK_GROUP = "/taskbuilder/v1:build-task-group"
 BUILD_ARTIFACTS = "/taskbuilder/v1:build-artifacts"
 
@@ -34,10 +33,10 @@ def request_build(
     login: auth.Login = auth.Login(),  # noqa: B008
     network: deadlines.Network = deadlines.Network(),  # noqa: B008
 ) -> task_builder_pb2.BuildTaskResponse:
-    """Has a task builder server build tasks, create and upload them, or, with `artifacts_only`, build artifacts and upload these.
+    """Has a task builder server build, create and upload tasks, or, with `artifacts_only`, only build and upload artifacts.
 
-    A build is sent once: its answer may be lost, and a second one would meet the task of the first. It is sent again only when the server
-    was too busy to begin (503 with Retry-After).
+    A build is sent once: its answer may be lost, and a second one would meet the task of the first. It is sent again only when
+    the server was too busy to begin (503 with Retry-After).
 
     Args:
       server: base URL. Its answer is awaited until the deadline: a build takes minutes, in which nothing is sent.
@@ -83,7 +82,7 @@ def _send(
 ) -> session.Answer:
     url = endpoint
     while True:
-        headers = {"Content-Type": PROTOBUF}
+        headers = {"Content-Type": session.PROTOBUF}
         if url == endpoint:
             headers.update(auth.headers(login, endpoint, endpoint, http))
         try:

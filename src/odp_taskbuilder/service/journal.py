@@ -1,6 +1,7 @@
 """What a push has done so far, on disk before the next step is taken.
 
-The journal of `DIR` is the file `DIR.push.json` beside it, so that it survives when the artifacts are built anew. It holds no secrets.
+The journal of `DIR` is the file `DIR.push.json` beside it, so that it survives when the artifacts are built anew. It holds no
+secrets.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def check_base_url(url: str, source: str) -> str:
     """Returns `url`, which `source` gave.
 
     Raises:
-      errors.TaskServerError: it is not http(s)://host...; a deployment whose secret was never filled holds the word `undefined`.
+      errors.TaskServerError: it is not http(s)://host...; the secret of a deployment that was never filled is `undefined`.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:

@@ -1,8 +1,9 @@
-"""Brings built artifacts to where devices get them from: creates the tasks, uploads the files, and leaves no mess when that fails.
+"""Brings built artifacts to where devices get them from: creates tasks, uploads files, and leaves no mess when that fails.
 
-A task that was created and not completed blocks its population, and nothing can cancel it. So everything that can fail by itself is
-checked before the first task is created; what the server said is on disk before the first upload; the server plan of a task, without which
-the server starts nothing, goes last; and running the same push again finishes it (spec: http_api.md, section 5).
+A task that was created and not completed blocks its population, and nothing can cancel it. So everything that can fail by
+itself is checked before the first task is created; what the server said is on disk before the first upload; the server plan of
+a task, without which the server starts nothing, goes last; and running the same push again finishes it (spec: http_api.md,
+section 5).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from odp_taskbuilder.transport import session
 
 # Any bucket's store serves all buckets; this one is only opened to find out whether there are credentials.
 _ANY_BUCKET = "gs://any-bucket"
+# Large checkpoints say how far they are after every so many bytes.
+_PROGRESS_BYTES = 64 << 20
 _DEAD = (task_pb2.TaskStatus.CANCELED, task_pb2.TaskStatus.FAILED)
 
 
@@ -138,10 +141,6 @@ def _upload(upload: artifact_files.Upload, store: Store, overwrite: bool, notify
     outcome = store.write(upload.url, upload.source, overwrite=overwrite, on_progress=on_progress)
     notify(f"{upload.url}: {outcome.value}")
     return Pushed(upload.role, upload.task_id, upload.url, outcome)
-
-
-# Large checkpoints say how far they are after every so many bytes.
-_PROGRESS_BYTES = 64 << 20
 
 
 class TaskGroupPush:
@@ -267,7 +266,7 @@ class TaskGroupPush:
         return _describe(self._journal)
 
     def failure(self, cause: errors.OdpTaskError) -> errors.TaskServerError:
-        """What to tell the user once the push is started: why it stopped, which tasks are incomplete, and how to finish them."""
+        """What to tell the user of a push that stopped: why, which tasks are incomplete, and how to finish them."""
         return errors.TaskServerError(
             f"{cause}\n{self.describe()}",
             next_step=f"The server starts no incomplete task. Finish the push with: odp-task push --resume {self._directory}",

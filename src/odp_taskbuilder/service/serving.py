@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from typing import Optional
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, sandbox
 from odp_taskbuilder.service import admission, app, auth, build_service, http_server, observability
 from odp_taskbuilder.transport import redaction
 
+_TURN_SECONDS = 0.5
 # For the answers of builds that were ended.
 _LAST_ANSWERS_SECONDS = 3.0
 
@@ -27,8 +30,8 @@ class ServeOptions:
       workers, queue: builds at work, and builds that may wait for them.
       max_request_bytes, request_seconds: bounds on requests.
       grace_seconds: how long running builds may go on after a signal.
-      token_file: tokens, one in a line, of which every request must carry one; required where others than this machine can connect.
-      work_dir: where builds work; None makes a directory of its own, which goes away in the end unless something unfinished is in it.
+      token_file: tokens, one in a line, of which every request must carry one; required where other machines can connect.
+      work_dir: where builds work; None makes a directory of its own, which goes away unless something unfinished is in it.
     """
 
     host: str = "127.0.0.1"
@@ -67,14 +70,28 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
         service.start()
         with server.running():
             observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
+            threading.Thread(target=_log_protections, name="protections", daemon=True).start()
             try:
-                threading.Event().wait()
+                # In turns: a signal that arrives just before a wait begins is noticed only when the wait is over.
+                while True:
+                    time.sleep(_TURN_SECONDS)
             finally:
                 places.close()
                 observability.log("stopping", running=places.num_running)
                 places.wait_until_idle(options.grace_seconds)
                 service.close()
                 places.wait_until_idle(_LAST_ANSWERS_SECONDS)
+
+
+def _log_protections() -> None:
+    """Says what the sandbox of builds prevents on this machine; finding out takes a second."""
+    try:
+        protections = sandbox.available()
+    except errors.OdpTaskError as error:
+        observability.log("sandbox", level=logging.ERROR, error=str(error))
+        return
+    missing = [protection.name for protection in protections if not protection.in_force]
+    observability.log("sandbox", level=logging.WARNING if missing else logging.INFO, missing=missing)
 
 
 def _http_server(options: ServeOptions, application: object) -> http_server.HttpServer:

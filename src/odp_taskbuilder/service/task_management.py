@@ -1,8 +1,8 @@
 """The task management server's HTTP interface (spec: http_api.md, section 3).
 
-create-task is not idempotent and takes no request id: a lost answer leaves a task whose id nobody was told. Ids count up from 1 in each
-population, so the largest one is looked up before a task is created; after an unclear answer whatever has appeared beyond it
-tells whether the task exists. Only then is the request sent again.
+create-task is not idempotent and takes no request id: a lost answer leaves a task whose id nobody was told. Ids count up from 1
+in each population, so the largest one is looked up before a task is created; after an unclear answer whatever has appeared
+beyond it tells whether the task exists. Only then is the request sent again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from odp_taskbuilder.service import auth, locating
 from odp_taskbuilder.transport import deadline as deadlines
 from odp_taskbuilder.transport import session
 
-PROTOBUF = "application/x-protobuf"
 _ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
 
+# With the pauses between them about four seconds.
+_MAX_CONNECTION_ATTEMPTS = 5
 # How many tasks of a population are looked at for one that is in the way.
 _LOOK_BACK = 8
 
@@ -50,7 +51,7 @@ class TaskManagementClient:
         self._deadline = deadline
 
     def largest_task_id(self) -> int:
-        """The largest task id of the population, 0 if it has no task. Asks about twice as often as the number has binary digits.
+        """The largest task id of the population, 0 if it has no task. Asks about twice as often as that has binary digits.
 
         Raises:
           errors.StorageError, errors.TaskServerError: see `get_task`.
@@ -82,7 +83,7 @@ class TaskManagementClient:
             return None if answer.status == 404 else _parse(task_pb2.GetTaskByIdResponse, answer, url)
 
         try:
-            return deadlines.repeat(attempt, _is_transient, self._network, self._deadline)
+            return deadlines.repeat(attempt, _Patience(), self._network, self._deadline)
         except _Failure as failure:
             raise failure.as_error(f"Cannot {purpose}") from None
 
@@ -90,7 +91,7 @@ class TaskManagementClient:
         """Creates a task and returns it as the server stored it, with its id and its upload URLs.
 
         Args:
-          largest_id: what `largest_task_id` said before the first attempt to create this task, in this process or an earlier one.
+          largest_id: what `largest_task_id` said before this task was first asked for, in this process or an earlier one.
 
         Raises:
           errors.TaskServerError: the server refused; there is no such task.
@@ -107,7 +108,7 @@ class TaskManagementClient:
                 if not _is_same(created, task):
                     raise errors.TaskServerError(
                         f"{url} created task {created.task_id}, but not as it was sent; its artifacts are not uploaded.",
-                        next_step="The task blocks its population. Have the server's operator look at it, or use another population.",
+                        next_step="It blocks its population. Have the server's operator look at it, or use another population.",
                     )
                 return created
             except _Failure as failure:
@@ -119,7 +120,7 @@ class TaskManagementClient:
                 raise
 
         try:
-            return deadlines.repeat(attempt, _is_transient, self._network, self._deadline)
+            return deadlines.repeat(attempt, _Patience(), self._network, self._deadline)
         except _Failure as failure:
             failure.may_have_worked = unclear
             raise failure.as_error("Failed to create tasks by task management service") from None
@@ -144,16 +145,16 @@ class TaskManagementClient:
             if other is not None and other.status in _ACTIVE and other.info.WhichOneof("info") == task.info.WhichOneof("info"):
                 status = task_pb2.TaskStatus.Enum.Name(other.status)
                 raise errors.TaskServerError(
-                    f"Failed to create tasks by task management service: population {self.population} has task {task_id} of the same "
-                    f"kind, which is {status}; at most one may be active.",
-                    next_step="Wait until that task has ended, finish it if its upload was interrupted, or use another population.",
+                    f"Failed to create tasks by task management service: population {self.population} has task {task_id} "
+                    f"of the same kind, which is {status}; at most one may be active.",
+                    next_step="Wait until it has ended, finish it if its upload was interrupted, or use another population.",
                 )
 
     def _url(self, rest: str) -> str:
         return f"{self.base_url}/taskmanagement/v1/population/{urllib.parse.quote(self.population, safe='')}{rest}"
 
     def _exchange(self, method: str, url: str, body: Optional[bytes]) -> session.Answer:
-        headers = {"Content-Type": PROTOBUF}
+        headers = {"Content-Type": session.PROTOBUF}
         headers.update(auth.headers(self._login, self.base_url, self._audience, self._http))
         try:
             return session.exchange(self._http, method, url, headers=headers, body=body)
@@ -182,8 +183,17 @@ class _Failure(Exception):
         return errors.TaskServerError(f"{what_failed}: {self}")
 
 
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, _Failure) and error.is_transient
+class _Patience:
+    """Says of each failure whether to ask again: a server that cannot be reached at all is given up after a few attempts."""
+
+    def __init__(self) -> None:
+        self._not_reached = 0
+
+    def __call__(self, error: Exception) -> bool:
+        if not isinstance(error, _Failure):
+            return False
+        self._not_reached += error.is_transient and not error.may_have_worked
+        return error.is_transient and self._not_reached < _MAX_CONNECTION_ATTEMPTS
 
 
 def _parse(response_type: type, answer: session.Answer, url: str) -> task_pb2.Task:

@@ -12,8 +12,8 @@ from odp_taskbuilder import errors, sandbox
 class ZygoteKeeper:
     """Starts a zygote when `start` is called, and another one when that has ended.
 
-    The kernel ends a zygote with the thread that started it, so all of them are started from one thread that lives as long as the
-    keeper.
+    The kernel ends a zygote with the thread that started it, so all of them are started from one thread, which lives as long as
+    the keeper.
     """
 
     def __init__(self, preload: Sequence[str]):

@@ -1,37 +1,31 @@
-"""Cloud Storage buckets as a store, through Google's client.
+"""Cloud Storage buckets as a store, through Google's client, which obeys STORAGE_EMULATOR_HOST.
 
-The client obeys STORAGE_EMULATOR_HOST. What it leaves open is settled here: no upload without a generation precondition, which also
-makes repeating it safe; checksums go with the object, so that the server refuses what was damaged on the way; whatever an
-upload was answered, only what is stored afterwards counts.
+What the client leaves open is settled here: no upload without a generation precondition, which also makes repeating it safe;
+checksums go with the object, so that the server refuses what was damaged on the way; whatever an upload was answered, only what
+is stored afterwards counts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import http
 import io
 import os
 import pathlib
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NoReturn, Optional
-
-import requests
+from typing import Any, BinaryIO, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import manifest
-from odp_taskbuilder.stores import base, urls
+from odp_taskbuilder.stores import base, gcs_client, urls
 from odp_taskbuilder.transport import deadline as deadlines
-from odp_taskbuilder.transport import redaction, session
 
 # The client sends files up to 8 MiB in one request, and larger ones in chunks of this size: a lost connection costs one chunk.
 _UPLOAD_CHUNK_BYTES = 8 << 20
 _COPY_BYTES = 1 << 20
 _GZIP_HEADER_BYTES = 1024
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
 class BucketStore:
@@ -45,7 +39,7 @@ class BucketStore:
         """
         self._network = network
         self._deadline = deadline
-        self._client = _new_client(network, deadline)
+        self._client = gcs_client.new_client(network, deadline)
 
     def stat(self, url: str) -> Optional[base.StoredObject]:
         place = _bucket_place(url)
@@ -54,12 +48,12 @@ class BucketStore:
         def attempt() -> Optional[base.StoredObject]:
             try:
                 blob.reload(timeout=self._timeout(), retry=self._retry())
-            except _not_found():
+            except gcs_client.not_found():
                 return None
             return _describe(blob)
 
-        with _storage_errors("look at", url):
-            return deadlines.repeat(attempt, _is_damaged_answer, self._network, self._deadline)
+        with gcs_client.storage_errors("look at", url):
+            return deadlines.repeat(attempt, gcs_client.is_damaged_answer, self._network, self._deadline)
 
     def read(self, url: str, max_bytes: int) -> bytes:
         stored = self.stat(url)
@@ -95,8 +89,8 @@ class BucketStore:
                 limits.check(url, len(stored), num_bytes)
             return stored
 
-        with _storage_errors("list", url):
-            return deadlines.repeat(attempt, _is_damaged_answer, self._network, self._deadline)
+        with gcs_client.storage_errors("list", url):
+            return deadlines.repeat(attempt, gcs_client.is_damaged_answer, self._network, self._deadline)
 
     def download_tree(self, url: str, target: pathlib.Path, limits: base.TreeLimits) -> None:
         stored = self.list(url, limits)
@@ -131,8 +125,8 @@ class BucketStore:
         def attempt() -> None:
             self._upload(url, source, ours, generation, on_progress)
 
-        with _storage_errors("upload to", url):
-            deadlines.repeat(attempt, _is_worth_another_upload, self._network, self._deadline)
+        with gcs_client.storage_errors("upload to", url):
+            deadlines.repeat(attempt, gcs_client.is_worth_another_upload, self._network, self._deadline)
         return base.Outcome.WRITTEN if stored is None else base.Outcome.REPLACED
 
     def _upload(
@@ -161,7 +155,7 @@ class BucketStore:
                     retry=self._retry(),
                 )
             failure: Exception = ValueError("the upload was confirmed, and another object is there, or none")
-        except Exception as error:  # answers may be damaged in any way; what is stored decides.
+        except Exception as error:  # Answers may be damaged in any way; what is stored decides.
             failure = error
         with contextlib.suppress(errors.StorageError):
             stored = self.stat(url)
@@ -207,12 +201,12 @@ class BucketStore:
                 )
             digest = manifest.digest_file(path)
             if (digest.size, digest.crc32c) != (stored.size, stored.crc32c):
-                raise _DamagedDownload(f"{digest.size} bytes with checksum {digest.crc32c} arrived")
+                raise gcs_client.DamagedDownload(f"{digest.size} bytes with checksum {digest.crc32c} arrived")
 
-        with _storage_errors("read", stored.url):
+        with gcs_client.storage_errors("read", stored.url):
             try:
-                deadlines.repeat(attempt, _is_worth_another_download, self._network, self._deadline)
-            except _not_found():
+                deadlines.repeat(attempt, gcs_client.is_worth_another_download, self._network, self._deadline)
+            except gcs_client.not_found():
                 raise base.changed_error(stored.url) from None
 
     def _timeout(self) -> tuple[float, float]:
@@ -228,10 +222,6 @@ class BucketStore:
         )
 
 
-class _DamagedDownload(Exception):
-    """What arrived is not what is stored."""
-
-
 class _UnpacksToMore(errors.StorageError):
     """A compressed object with more in it than is taken."""
 
@@ -245,7 +235,7 @@ class _Bounded:
 
     def write(self, data: bytes) -> int:
         if self._file.tell() + len(data) > self._max_bytes:
-            raise _DamagedDownload(f"more than {self._max_bytes} bytes arrived")
+            raise gcs_client.DamagedDownload(f"more than {self._max_bytes} bytes arrived")
         return self._file.write(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -273,35 +263,6 @@ class _Watched:
 
     def tell(self) -> int:
         return self._file.tell()
-
-
-def _new_client(network: deadlines.Network, deadline: deadlines.Deadline) -> Any:
-    # The client would ask for the bucket's location in the background, for telemetry, beside every call.
-    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    with warnings.catch_warnings():
-        # About Python and gRPC versions of the years to come; nothing a user of this tool can act on.
-        warnings.simplefilter("ignore")
-        import google.auth
-        import google.auth.credentials
-        import google.auth.exceptions
-        import google.auth.transport.requests
-        from google.cloud import storage
-
-    request = google.auth.transport.requests.Request(session.configure(requests.Session(), network, deadline))
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        credentials: Any = google.auth.credentials.AnonymousCredentials()
-    else:
-        try:
-            credentials, _ = google.auth.default(scopes=[_SCOPE], request=request)
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise errors.StorageError(
-                f"There are no credentials for Cloud Storage: {redaction.redact(str(error))}",
-                next_step="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS.",
-            ) from None
-    authorized = google.auth.transport.requests.AuthorizedSession(credentials, auth_request=request)
-    session.configure(authorized, network, deadline)
-    # Objects are addressed by bucket; no call of ours needs a project.
-    return storage.Client(project=None, credentials=credentials, _http=authorized)
 
 
 def _bucket_place(url: str) -> urls.BucketPlace:
@@ -333,77 +294,3 @@ def _unpack(packed: pathlib.Path, target: pathlib.Path, url: str, max_bytes: int
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise errors.StorageError(f"{url} says that it is gzip, and is not: {error}.") from error
     return target
-
-
-def _not_found() -> type[Exception]:
-    from google.api_core import exceptions
-
-    return exceptions.NotFound
-
-
-def _is_worth_another_upload(error: Exception) -> bool:
-    from google.api_core import exceptions
-    from google.cloud.storage import exceptions as media
-
-    if isinstance(error, exceptions.BadRequest):
-        # Bytes that were damaged on the way do not fit the checksum that came with them.
-        return "crc32c" in str(error).lower()
-    if isinstance(error, exceptions.GoogleAPICallError):
-        return error.code in session.TRANSIENT_STATUSES
-    # ValueError: an answer that is no JSON, or a chunked upload whose ends do not meet any more; it starts again.
-    transient = (requests.RequestException, ConnectionError, ValueError, media.InvalidResponse, media.DataCorruption)
-    return isinstance(error, transient)
-
-
-def _is_damaged_answer(error: Exception) -> bool:
-    """Whether metadata arrived that is no JSON."""
-    return isinstance(error, ValueError)
-
-
-def _is_worth_another_download(error: Exception) -> bool:
-    from google.cloud.storage import exceptions as media
-
-    return isinstance(error, (_DamagedDownload, media.DataCorruption))
-
-
-@contextlib.contextmanager
-def _storage_errors(action: str, url: str) -> Iterator[None]:
-    """Turns what the client raises into our error.
-
-    The cause is not chained: texts of the client hold URLs of upload sessions, which give write access.
-    """
-    import google.auth.exceptions
-    from google.api_core import exceptions
-    from google.cloud.storage import exceptions as media
-
-    try:
-        yield
-    except exceptions.RetryError as error:
-        _raise_for(action, url, error.cause or error)
-    except (
-        exceptions.GoogleAPIError,
-        google.auth.exceptions.GoogleAuthError,
-        media.InvalidResponse,
-        media.DataCorruption,
-        requests.RequestException,
-        _DamagedDownload,
-        OSError,
-        ValueError,
-    ) as error:
-        _raise_for(action, url, error)
-
-
-_NEXT_STEPS = {
-    http.HTTPStatus.UNAUTHORIZED: "Check the credentials: gcloud auth application-default login.",
-    http.HTTPStatus.FORBIDDEN: "Ask for access to the bucket: reading needs roles/storage.objectViewer, writing objectUser.",
-    http.HTTPStatus.NOT_FOUND: "Check that the bucket exists.",
-    http.HTTPStatus.PRECONDITION_FAILED: "Somebody else wrote to the object meanwhile. Look at it, then run the command again.",
-}
-
-
-def _raise_for(action: str, url: str, error: Exception) -> NoReturn:
-    code = getattr(error, "code", None)
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    raise errors.StorageError(
-        f"Cannot {action} {url}: {redaction.redact(str(text)).strip()}", next_step=_NEXT_STEPS.get(code)
-    ) from None

@@ -1,1 +1,1 @@
-"""HTTP that ends: one deadline for everything a command does on the network, timeouts on every socket, secrets kept out of text."""
+"""HTTP that ends: one deadline for all that a command does on the network, and secrets kept out of every text."""

@@ -14,6 +14,8 @@ from odp_taskbuilder.transport import redaction
 
 _Result = TypeVar("_Result")
 
+_TURN_SECONDS = 0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -92,9 +94,9 @@ def repeat(
 def call_within(deadline: Deadline, function: Callable[[], _Result]) -> _Result:
     """Calls `function` and returns its result, or gives up at the deadline, whatever the function is waiting for.
 
-    Socket timeouts alone do not bound a command: resolving a name cannot be interrupted, and a server that sends a byte now and then never
-    runs into one. So the function runs in a thread of its own. When it is given up, at the deadline or because the caller is
-    interrupted, it begins no further request (session.py), and the thread does not keep the process alive.
+    Socket timeouts alone do not bound a command: resolving a name cannot be interrupted, and a server that sends a byte now and
+    then never runs into one. So the function runs in a thread of its own. When it is given up, at the deadline or because the
+    caller is interrupted, it begins no further request (session.py), and the thread does not keep the process alive.
 
     Raises:
       errors.StorageError: the deadline passed first.
@@ -105,13 +107,15 @@ def call_within(deadline: Deadline, function: Callable[[], _Result]) -> _Result:
     def run() -> None:
         try:
             outcome.append((function(), None))
-        except BaseException as error:  # raised again in the calling thread.
+        except BaseException as error:  # Raised again in the calling thread.
             outcome.append((None, error))
 
     thread = threading.Thread(target=run, name="network", daemon=True)
     thread.start()
     try:
-        thread.join(deadline.remaining())
+        # In short turns: a signal that arrives just before a wait begins is noticed only when the wait is over.
+        while thread.is_alive() and deadline.remaining() > 0:
+            thread.join(min(deadline.remaining(), _TURN_SECONDS))
     finally:
         if not outcome:
             deadline.end_now()

@@ -1,8 +1,8 @@
 """Keeps secrets out of everything that is printed or logged.
 
-What is known to be a secret (an API key, a token) is registered with `protect`; what looks like one (a key in a URL, a bearer token, a
-password before a host name) is recognised. Once there are sessions, log records of every library are redacted as they are made:
-urllib3, for one, logs whole URLs.
+What is known to be a secret (an API key, a token) is registered with `protect`; what looks like one (a key in a URL, a bearer
+token, a password before a host name) is recognised. Once there are sessions, log records of every library are redacted as they
+are made: urllib3, for one, logs whole URLs.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from odp_taskbuilder.transport import redaction
 _MAX_ANSWER_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 16
 
+# The media type of requests to task servers, and of their answers.
+PROTOBUF = "application/x-protobuf"
+
 # What a server, or a gateway before it, answers in passing.
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -113,7 +116,7 @@ def exchange(
 
 
 def _was_not_sent(error: requests.RequestException) -> bool:
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.InvalidURL, requests.exceptions.SSLError)):
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.InvalidURL)):
         return True
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", None)

@@ -1,8 +1,11 @@
 """`odp-task ops`."""
 
 import json
+import pathlib
 import subprocess
 import sys
+
+import pytest
 
 _COMMAND = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "ops"]
 
@@ -32,7 +35,8 @@ def test_would_it_run_on_an_older_module(golden):
     plan = golden / "keras_dense" / "expected_mapreduce" / "client_only_plan.pb"
     run = _run(plan, "--min_module_version", "341812000")
     assert run.returncode == 6
-    assert run.stdout.splitlines()[-1] == "Module version 341812000 does not have L2Loss."
+    assert "Module version 341812000 does not have L2Loss." in run.stdout.splitlines()
+    assert "instead: use_daf: true in the task config" in run.stdout
     run = _run(plan, "--min-module-version", "341912000")
     assert run.returncode == 0
     assert run.stdout.splitlines()[-1] == "Needs module version 341912000. Version 341912000 runs it."
@@ -43,8 +47,9 @@ def test_a_list_of_ones_own(golden, tmp_path):
     run = _run(golden / "keras_dense" / "expected_mapreduce" / "plan.pb", "--allowlist", tmp_path / "ops.csv", "--json")
     assert run.returncode == 6
     (graph,) = json.loads(run.stdout)
-    assert "MapDataset" not in graph["unsupported"]
-    assert "ReluGrad" in graph["unsupported"]
+    unsupported = {op["name"] for op in graph["unsupported"]}
+    assert "ReluGrad" in unsupported
+    assert "MapDataset" not in unsupported
     assert graph["min_module_version"] is None
 
 
@@ -53,3 +58,62 @@ def test_a_faulty_list_is_refused(golden, tmp_path):
     run = _run(golden / "keras_dense" / "expected_mapreduce", "--allowlist", tmp_path / "ops.csv")
     assert run.returncode == 2
     assert f"{tmp_path / 'ops.csv'}:1: expected a line like" in run.stderr
+
+
+_CONFIG = """
+mode: TRAINING_ONLY
+population_name: "emnist"
+policies {
+  min_separation_policy { minimum_separation: 1 }
+  data_availability_policy { min_example_count: 1 }
+  model_release_policy { num_max_training_rounds: 1000 }
+}
+federated_learning {
+  learning_process {
+    client_learning_rate: 0.1
+    server_learning_rate: 1.0
+    runtime_config { report_goal: 100 }
+    metrics { name: "sparse_categorical_accuracy" }
+  }
+}
+differential_privacy { noise_multiplier: 1.0 clip_norm: 0.1 }
+"""
+
+
+@pytest.fixture(scope="module")
+def emnist(tmp_path_factory):
+    """The folder with the CNN and the config; and what is told of the advised network."""
+    folder = tmp_path_factory.mktemp("emnist")
+    (folder / "config.pbtxt").write_text(_CONFIG)
+    script = pathlib.Path(__file__).with_name("emnist_models.py")
+    arguments = [sys.executable, str(script), str(folder), str(folder / "config.pbtxt")]
+    run = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return folder, json.loads(run.stdout)
+
+
+def test_an_emnist_cnn_is_told_which_layers_and_loss_bring_what_phones_lack(emnist):
+    folder, _ = emnist
+    run = _run("--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt", "--json")
+    assert run.returncode == 6
+    (graph,) = json.loads(run.stdout)
+    assert {
+        op["name"]: [(origin["part"], origin["name"], origin["backward"]) for origin in op["origins"]]
+        for op in graph["unsupported"]
+    } == {
+        "Conv2DBackpropFilter": [("layer", "sequential/shapes", True), ("layer", "sequential/strokes", True)],
+        "MaxPoolGrad": [("layer", "sequential/halve_again", True), ("layer", "sequential/halve", True)],
+        "SparseSoftmaxCrossEntropyWithLogits": [("loss", "sparse_categorical_crossentropy", False)],
+    }
+    assert all(op["instead"] for op in graph["unsupported"])
+
+
+def test_the_network_written_as_advised_runs_on_phones(emnist):
+    _, graph = emnist
+    assert (graph["name"], graph["unsupported"], graph["min_module_version"]) == ("training", [], 341912000)
+
+
+def test_a_path_and_a_model_at_once_are_a_usage_error(golden):
+    for arguments in ((), ("--saved_model", "x"), (golden, "--saved_model", "x", "--task_config", "y")):
+        run = _run(*arguments)
+        assert run.returncode == 2
+        assert "Give either PATH, or --saved_model and --task_config." in run.stderr

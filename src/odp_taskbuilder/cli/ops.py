@@ -16,27 +16,48 @@ from odp_taskbuilder.ops.allowlist import Allowlist
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, path_type=pathlib.Path))
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=pathlib.Path))
+@click.option("--saved_model", help="Directory or URL of a FunctionalModel.")
+@click.option("--task_config", help="Task config, text proto or JSON; - for standard input.")
 @click.option(
     "--min_module_version", type=click.IntRange(min=0), metavar="V", help="Ask whether phones with module version V can run it."
 )
 @click.option(
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."
 )
+@options.absl_flag("trust_model", help="Load the model without scanning it first.")
 @options.json_option
 def command(
-    path: pathlib.Path, min_module_version: Optional[int], allowlist_file: Optional[pathlib.Path], json_mode: bool
+    path: Optional[pathlib.Path],
+    saved_model: Optional[str],
+    task_config: Optional[str],
+    min_module_version: Optional[int],
+    allowlist_file: Optional[pathlib.Path],
+    trust_model: bool,
+    json_mode: bool,
 ) -> int:
     """List the ops of client graphs and the module versions that run them; ends with 6 if phones lack one.
 
-    PATH is a directory of artifacts, a ClientOnlyPlan or a Plan.
+    PATH is a directory of artifacts, a ClientOnlyPlan or a Plan. With a model and a task config instead, which are built but not
+    written, it also says which layer, loss or metric each op comes from.
 
     \b
       odp-task ops odp_artifacts/digits
       odp-task ops client_only_plan.pb --min_module_version 341812000
+      odp-task ops --saved_model saved_model --task_config task_config.pbtxt
     """
+    has_model = saved_model is not None and task_config is not None
+    if has_model == (path is not None) or (saved_model is None) != (task_config is None):
+        raise errors.UsageError("Give either PATH, or --saved_model and --task_config.")
     allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
-    graphs = client_ops(path, allowlist=allowlist)
+    if path is not None:
+        graphs = client_ops(path, allowlist=allowlist)
+    else:
+        from odp_taskbuilder.inspection.model_ops import model_ops
+
+        graphs = model_ops(
+            saved_model, task_config, allowlist=allowlist, trust_model=trust_model, stage=output.Progress().stage
+        )
     if json_mode:
         output.print_json(client_ops_document(graphs, min_module_version))
     else:

@@ -1,24 +1,32 @@
-"""The ops of the client graphs in a directory or a file."""
+"""The ops of the client graphs in built plans."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, plan_reader
 from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.provenance import Origin
 from odp_taskbuilder.ops.report import OpsReport, ops_report, with_kernels
 
 
 @dataclasses.dataclass(frozen=True)
 class ClientOps:
-    """The ops of the client graph in one file."""
+    """The ops of one client graph.
 
-    path: pathlib.Path
+    Attributes:
+      name: the file, or the task.
+      origins: flex op -> what it comes from; empty where that cannot be told.
+    """
+
+    name: str
     ops: OpsReport
+    origins: Mapping[str, tuple[Origin, ...]] = dataclasses.field(default_factory=dict)
 
 
 def client_ops(path: Union[str, os.PathLike], *, allowlist: Optional[Allowlist] = None) -> list[ClientOps]:
@@ -29,7 +37,7 @@ def client_ops(path: Union[str, os.PathLike], *, allowlist: Optional[Allowlist] 
       ArtifactError: a file is corrupt, or there is no plan.
     """
     path = pathlib.Path(path)
-    return [ClientOps(file, _ops(file, allowlist)) for file in (_plans(path) if path.is_dir() else [path])]
+    return [ClientOps(str(file), _file_ops(file, allowlist)) for file in (_plans(path) if path.is_dir() else [path])]
 
 
 def _plans(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -40,6 +48,6 @@ def _plans(directory: pathlib.Path) -> list[pathlib.Path]:
     return found
 
 
-def _ops(path: pathlib.Path, allowlist: Optional[Allowlist]) -> OpsReport:
+def _file_ops(path: pathlib.Path, allowlist: Optional[Allowlist]) -> OpsReport:
     with plan_reader.open_plan(path) as plan:
         return with_kernels(ops_report(plan.tflite_graph, allowlist=allowlist))

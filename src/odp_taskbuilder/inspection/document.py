@@ -21,7 +21,8 @@ from odp_taskbuilder.inspection.plan_facts import (
 from odp_taskbuilder.inspection.server_graph import ServerGraph
 from odp_taskbuilder.inspection.tensors import TensorSpec
 from odp_taskbuilder.inspection.traffic import Traffic
-from odp_taskbuilder.ops.report import OpsReport
+from odp_taskbuilder.ops.advice import advice_for
+from odp_taskbuilder.ops.report import OpsReport, OpUse
 
 
 def inspection_document(inspection: Inspection) -> dict[str, Any]:
@@ -56,12 +57,25 @@ def client_ops_document(graphs: Sequence[ClientOps], module_version: Optional[in
     """The document that `odp-task ops --json` prints: one entry per client graph."""
     return [
         {
-            "path": str(graph.path),
-            "unsupported": [use.op for use in graph.ops.unsupported(module_version)],
+            "name": graph.name,
+            "unsupported": [_unsupported_op(graph, use) for use in graph.ops.unsupported(module_version)],
             **ops_document(graph.ops),
         }
         for graph in graphs
     ]
+
+
+def _unsupported_op(graph: ClientOps, use: OpUse) -> dict[str, Any]:
+    advice = advice_for(use.op)
+    return {
+        "name": use.op,
+        "origins": [
+            {"part": origin.part.value, "name": origin.name, "backward": origin.backward}
+            for origin in graph.origins.get(use.op, ())
+        ],
+        "source": advice and advice.source,
+        "instead": advice and advice.instead,
+    }
 
 
 def ops_document(ops: OpsReport) -> dict[str, Any]:

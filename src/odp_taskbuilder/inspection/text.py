@@ -20,6 +20,7 @@ from odp_taskbuilder.inspection.server_graph import ServerGraph
 from odp_taskbuilder.inspection.tensors import TensorSpec, shape_text
 from odp_taskbuilder.inspection.traffic import Traffic
 from odp_taskbuilder.inspection.verify import Verification
+from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.report import OpsReport
 from odp_taskbuilder.ops.tflite import OpKind
 
@@ -45,7 +46,7 @@ def client_ops_text(graphs: Sequence[ClientOps], module_version: Optional[int]) 
 def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str]:
     ops = graph.ops
     unsupported = ops.unsupported(module_version)
-    yield f"{graph.path}: {sum(use.count for use in ops.ops)} operators in {len(ops.subgraphs)} subgraphs"
+    yield f"{graph.name}: {sum(use.count for use in ops.ops)} operators in {len(ops.subgraphs)} subgraphs"
     rows = [("op", "kind", "count", "subgraphs", "from version", "kernel")]
     for use in ops.ops:
         version = {None: "never", 0: "any"}.get(use.min_module_version, str(use.min_module_version))
@@ -59,6 +60,12 @@ def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str
         return
     phones = "No listed module version has" if module_version is None else f"Module version {module_version} does not have"
     yield f"{phones} {', '.join(use.op for use in unsupported)}."
+    for use in unsupported:
+        advice = advice_for(use.op)
+        yield f"  {use.op}" + (f": {advice.source}" if advice else "")
+        yield from (f"    from {origin}" for origin in graph.origins.get(use.op, ()))
+        if advice:
+            yield f"    instead: {advice.instead}"
 
 
 def differences_text(differences: Sequence[Difference]) -> str:

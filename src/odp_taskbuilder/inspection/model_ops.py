@@ -1,0 +1,45 @@
+"""The ops of the client graphs that a model and a task config lead to, and where each comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Optional, Union
+
+from odp_taskbuilder import build, inputs
+from odp_taskbuilder.config.spec import ResolveOptions
+from odp_taskbuilder.inspection.client_ops import ClientOps
+from odp_taskbuilder.ops import provenance
+from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.report import ops_of, with_kernels
+from odp_taskbuilder.ops.tflite import OpKind, read_tflite
+from odp_taskbuilder.proto import plan_pb2
+
+
+def model_ops(
+    saved_model: Union[str, os.PathLike],
+    task_config: Union[str, os.PathLike],
+    *,
+    allowlist: Optional[Allowlist] = None,
+    trust_model: bool = False,
+    stage: build.Stage = contextlib.nullcontext,
+) -> list[ClientOps]:
+    """Builds the client graphs of a model and a task config, and tells where their flex ops come from. Takes as long as a build.
+
+    Arguments and errors are those of `build.build`; privacy budget and ops do not stop it.
+    """
+    options = build.BuildOptions(
+        resolve=ResolveOptions(skip_dp_check=True), skip_flex_ops_check=True, trust_model=trust_model, keep_node_names=True
+    )
+    loaded = inputs.read_config(task_config)
+    with inputs.local_model(saved_model, stage) as model:
+        built = build.build_tasks(model, loaded, options, stage=stage)
+        nodes = provenance.model_nodes(model)
+    result = []
+    for prefix, task in built.artifacts.tasks():
+        graph = read_tflite(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph)
+        ops = with_kernels(ops_of(graph, allowlist=allowlist))
+        flex = [use.op for use in ops.ops if use.kind is OpKind.FLEX]
+        found = {op: provenance.origins(graph, op, nodes, built.spec.learning.metrics) for op in flex}
+        result.append(ClientOps("evaluation" if prefix else "training", ops, found))
+    return result

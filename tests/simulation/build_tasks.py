@@ -4,6 +4,7 @@ A process of its own, so that the tests stay free of TensorFlow; it loads it onc
 """
 
 import pathlib
+import shutil
 import sys
 
 from odp_taskbuilder import build
@@ -19,16 +20,26 @@ def main(directory: pathlib.Path) -> None:
     noisy = config.replace("clip_norm: 0.5", "clip_norm: 0.5 noise_multiplier: 0.5")
     # An evaluation round of two clients after every training round.
     small = noisy.replace("report_goal: 40", "report_goal: 2").replace("evaluation_traffic: 0.5", "evaluation_traffic: 0.167")
-    tasks = {
-        "plain": (small, True),
-        "plain_daf": (small + "use_daf: true\n", True),
-        "private": (noisy, False),
-    }
-    for name, (text, skip_dp_aggregator) in tasks.items():
+    for name, text, skip_dp_aggregator in (
+        ("plain", small, True),
+        ("plain_daf", f"{small}use_daf: true\n", True),
+        ("private", noisy, False),
+    ):
         path = directory / f"{name}.pbtxt"
         path.write_text(text)
         options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=skip_dp_aggregator))
         build.build(MODEL, path, directory / name, options)
+    # What only the Task says needs no other plan.
+    vary(directory, "unconditional", "min_example_count: 1", "")
+    vary(directory, "long", "total_iteration: 100", "total_iteration: 200")
+
+
+def vary(directory: pathlib.Path, name: str, old: str, new: str) -> None:
+    """Copies `plain` with another Task."""
+    shutil.copytree(directory / "plain", directory / name)
+    task = directory / name / "digits" / "task.pbtxt"
+    assert old in task.read_text()
+    task.write_text(task.read_text().replace(old, new))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from odp_taskbuilder.simulation import processes, simulate
 
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory) -> pathlib.Path:
-    """Directories `plain` and `plain_daf` (no DP, both forms) and `private` of artifacts of the digits model, with their configs beside them."""
+    """Artifacts of the digits model in directories by name (see build_tasks.py), with their configs beside them."""
     directory = tmp_path_factory.mktemp("tasks")
     script = pathlib.Path(__file__).with_name("build_tasks.py")
     subprocess.run([sys.executable, script, directory], check=True, capture_output=True, timeout=300)

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from odp_taskbuilder import errors
 
@@ -174,17 +174,18 @@ def _serve(
     """The life of a child."""
     # A process group of its own: Ctrl-C does not reach it, and what the child starts can be ended with it.
     os.setsid()
+    forkserver_pid = os.getppid()
     tempfile.tempdir = scratch = os.path.dirname(log)
     _redirect_output(log)
     # Several processes share the cores: one thread each.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(scratch, forkserver_pid), daemon=True).start()
     handler = None
     while True:
         try:
             job = connection.recv()
         except (EOFError, OSError):
-            os._exit(0)
+            _end(scratch, forkserver_pid)
         try:
             handler = handler or make_handler(position)
             answer = ("returned", handler(job))
@@ -197,17 +198,25 @@ def _serve(
         try:
             connection.send(answer)
         except OSError:
-            os._exit(0)
+            _end(scratch, forkserver_pid)
 
 
-def _end_with_parent(scratch: str) -> None:
-    forkserver = os.getppid()
+def _end_with_parent(scratch: str, forkserver_pid: int) -> None:
     multiprocessing.parent_process().join()
-    # A parent that ends of itself ends its children first: it was killed.
-    shutil.rmtree(scratch, ignore_errors=True)
-    if os.getppid() == forkserver:
-        # It would end by itself, after taking TensorFlow down for some seconds.
-        os.kill(forkserver, signal.SIGKILL)
+    _end(scratch, forkserver_pid)
+
+
+def _end(scratch: str, forkserver: int) -> NoReturn:
+    """Ends this child with everything that it started, and cleans up after a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    # The connection to a dying parent may break before the sign of its death is there.
+    parent.join(timeout=1)
+    if not parent.is_alive():
+        shutil.rmtree(scratch, ignore_errors=True)
+        if os.getppid() == forkserver:
+            # It would end by itself, after taking TensorFlow down for some seconds.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(forkserver, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -1,0 +1,212 @@
+"""`odp-task simulate`: the tutorial's four commands learn something, and the command ends cleanly however it ends."""
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ODP_TASK = pathlib.Path(sys.executable).with_name("odp-task")
+DIGITS = ROOT / "configs" / "digits"
+
+
+def odp_task(*args, cwd, prefix=()):
+    return subprocess.run([*prefix, ODP_TASK, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A directory with clients and artifacts, made by the tutorial's first two commands."""
+    pytest.importorskip("sklearn")
+    directory = tmp_path_factory.mktemp("workshop")
+    commands = [
+        ("data", "partition", "digits", "--output", "clients", "--clients", 50, "--test_fraction", 0.2),
+        ("build", "--saved_model", DIGITS / "saved_model", "--task_config", DIGITS / "try_out.pbtxt"),
+    ]
+    for command in commands:
+        done = odp_task(*command, cwd=directory)
+        assert done.returncode == 0, done.stderr
+    return directory
+
+
+SIMULATE = (
+    "simulate",
+    "odp_artifacts/digits",
+    "--data",
+    "clients/train",
+    "--evaluation_data",
+    "clients/test",
+    "--clients_per_round",
+    10,
+)
+
+
+def test_the_tutorial_learns_reports_its_epsilon_and_plots_both_runs(workshop):
+    private = odp_task(*SIMULATE, "--rounds", 30, "--run_dir", "runs/private", "--json", cwd=workshop)
+    assert private.returncode == 0, private.stderr
+    summary = json.loads(private.stdout)
+    # Ten rounds of progress are enough to see clients, speed, loss and what was spent.
+    progress = re.findall(
+        r"^round (\d+)/30: 10 clients, [\d.]+ clients/s, train/loss [\d.]+, epsilon [\d.]+$", private.stderr, re.MULTILINE
+    )
+    assert len(progress) == 10
+    assert summary["training"]["rounds"] == 30
+    # 10 of 100 clients evaluate for each that trains; 40 make a round.
+    assert summary["evaluation"]["rounds"] == 7
+
+    noise = re.search(r"noise_multiplier: (\S+)", (workshop / "odp_artifacts/digits/report.pbtxt").read_text())[1]
+    account = (
+        "privacy",
+        "epsilon",
+        "--task_config",
+        DIGITS / "try_out.pbtxt",
+        "--rounds",
+        30,
+        "--noise_multiplier",
+        noise,
+        "--json",
+    )
+    accounted = json.loads(odp_task(*account, cwd=workshop).stdout)
+    assert summary["epsilon"] == pytest.approx(accounted["epsilon"], rel=1e-5)
+
+    build = (
+        "build",
+        "--saved_model",
+        DIGITS / "saved_model",
+        "--task_config",
+        DIGITS / "try_out.pbtxt",
+        "--skip_dp_aggregator",
+        "--output",
+        "plain",
+    )
+    assert odp_task(*build, cwd=workshop).returncode == 0
+    plain = odp_task(
+        "simulate", "plain", *SIMULATE[2:], "--rounds", 30, "--run_dir", "runs/plain", "--logdir", "logs", cwd=workshop
+    )
+    assert plain.returncode == 0, plain.stderr
+    assert "privacy: no DP aggregator, no guarantee" in plain.stdout
+    assert {path.parent.name for path in (workshop / "logs").rglob("events.*")} == {"training", "evaluation"}
+    accuracy = float(re.search(r"eval/sparse_categorical_accuracy ([\d.]+)", plain.stdout)[1])
+    assert accuracy > 0.85
+
+    shown = odp_task("metrics", "runs/plain", "runs/private", "--plot", "digits.svg", "--json", cwd=workshop)
+    runs = {run["run"]: run["rounds"] for run in json.loads(shown.stdout)}
+    assert set(runs) == {"plain task 1", "plain task 2", "private task 1", "private task 2"}
+    assert runs["plain task 2"]["7"]["server/eval/sparse_categorical_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert runs["private task 1"]["30"] == summary["training"]["metrics"]
+    figure = (workshop / "digits.svg").read_text()
+    assert all(f"<!-- {name} -->" in figure for name in (*runs, "train/loss", "eval/sparse_categorical_accuracy"))
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_no_process_outlives_the_command_and_finished_rounds_are_kept(number, code, workshop, tmp_path):
+    memory_file_system = pathlib.Path("/dev/shm")
+    before = set(memory_file_system.glob("odp-task-simulate-*"))
+    run = tmp_path / "run"
+    # A mark in the environment finds every descendant, whoever its parent is by now.
+    mark = f"ODP_TASK_TEST_MARK={tmp_path}"
+    command = ["env", mark, ODP_TASK, *map(str, SIMULATE), "--rounds", "100", "--run_dir", run]
+    process = subprocess.Popen(command, cwd=workshop, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("round 3/"):
+            break
+    assert len(descendants(mark)) >= 5
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait() == code
+    assert "Traceback" not in rest
+    end = time.monotonic() + 10
+    while descendants(mark):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert set(memory_file_system.glob("odp-task-simulate-*")) <= before
+    finished = list((run / "digits/1").glob("*/s/0/metrics"))
+    assert len(finished) >= 3
+    assert all((path.parent / "checkpoint").exists() for path in finished)
+
+
+def descendants(mark):
+    """Processes with the mark in their environment, zombies left out: those have an empty one."""
+    found = []
+    for process in pathlib.Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and mark.encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(workshop, tmp_path):
+    unshare = shutil.which("unshare")
+    script = f'mount -t tmpfs -o size=100k none {tmp_path} && "$@"; code=$?; ls {tmp_path}/run/digits/1/*/s/0/; exit $code'
+    prefix = (unshare, "-rm", "sh", "-c", script, "sh")
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-rm", "sh", "-c", f"mount -t tmpfs none {tmp_path}"], capture_output=True).returncode
+    ):
+        pytest.skip("this system lets no user mount a small disk")
+    done = odp_task(*SIMULATE, "--rounds", 30, "--run_dir", tmp_path / "run", cwd=workshop, prefix=prefix)
+    assert done.returncode == 7
+    assert re.search(r"Error: Cannot write .*/run/digits/1/\d+/s/0/(checkpoint|metrics): No space left on device", done.stderr)
+    assert "resume with the same command" in done.stderr
+    assert done.stdout.count("metrics") >= 3
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("none", "--data", "clients/train", "--rounds", 1, "--clients_per_round", 10), 7, "There is no directory none"),
+        (
+            ("clients", "--data", "clients/train", "--rounds", 1, "--clients_per_round", 10),
+            7,
+            "clients holds no artifacts of one population",
+        ),
+        (
+            ("odp_artifacts", "--data", "none", "--rounds", 1, "--clients_per_round", 10),
+            7,
+            "Cannot read client data none: No such file",
+        ),
+        (
+            ("odp_artifacts", "--data", "clients", "--rounds", 1, "--clients_per_round", 10),
+            2,
+            "Name a directory inside it: test, train",
+        ),
+        (
+            ("odp_artifacts", "--data", "clients/train", "--rounds", 1, "--clients_per_round", 9),
+            2,
+            "9 clients per round are asked for",
+        ),
+        (
+            ("odp_artifacts", "--data", "clients/train", "--rounds", 101, "--clients_per_round", 10),
+            2,
+            "the task ends after 100",
+        ),
+        (
+            ("odp_artifacts", "--data", "synthetic?clients=9", "--rounds", 1, "--clients_per_round", 10),
+            2,
+            "synthetic has 9 clients: too few",
+        ),
+        (
+            ("odp_artifacts", "--data", "clients/train", "--rounds", 1, "--clients_per_round", 10, "--engine", "tff"),
+            2,
+            "Add --saved_model and --task_config",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(arguments, code, message, workshop):
+    done = odp_task("simulate", *arguments, cwd=workshop)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_itself_does_without_tensorflow():
+    check = "import sys, odp_taskbuilder.cli.simulate; print([name for name in ('tensorflow', 'h5py', 'matplotlib', 'ray') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,209 @@
+"""Simulations of built tasks: the same bits however they are run, the numbers of TFF, and bad clients named or counted."""
+
+import multiprocessing
+import pathlib
+import shutil
+
+import build_tasks
+import numpy as np
+import pytest
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
+from odp_taskbuilder.data import examples, tfrecord
+from odp_taskbuilder.simulation.rounds import RoundOptions
+from odp_taskbuilder.simulation.simulate import SimulationOptions, simulate
+
+FORMS = ("plain", "plain_daf")
+
+
+@pytest.fixture
+def run(tasks, clients, tmp_path):
+    """Simulates a task; by default five rounds of ten clients. Returns (summary, run directory)."""
+
+    def run(
+        task="plain",
+        name="run",
+        rounds=5,
+        clients_per_round=10,
+        on_round=lambda report: None,
+        data=clients / "train",
+        skip_bad_clients=False,
+        **options,
+    ):
+        directory = tmp_path / name
+        round_options = RoundOptions(rounds, clients_per_round, skip_bad_clients=skip_bad_clients)
+        options = SimulationOptions(
+            str(data),
+            round_options,
+            evaluation_data=str(clients / "test"),
+            run_directory=directory,
+            **{"num_workers": 2, **options},
+        )
+        return simulate(tasks / task / "digits", options, on_round), directory
+
+    return run
+
+
+def files(root: pathlib.Path):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def weights(directory, number):
+    with open_checkpoint(directory / f"digits/1/{number}/s/0/checkpoint") as checkpoint:
+        names = [tensor.name for tensor in checkpoint.tensors if tensor.name.startswith("server/global_model_weights/")]
+        assert len(names) == 4
+        return np.concatenate([checkpoint.read(name).ravel() for name in sorted(names)])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_number_of_workers_and_a_resume_give_the_same_bits(form, run):
+    def interrupt(report):
+        if (report.task, report.number) == ("training", 3):
+            raise KeyboardInterrupt
+
+    _, one = run(form, "one", num_workers=1)
+    expected = files(one)
+    assert len(expected) == 1 + 6 + 5 + 5
+    for workers in (2, 4):
+        _, directory = run(form, f"{workers} workers", num_workers=workers)
+        assert files(directory) == expected
+    with pytest.raises(KeyboardInterrupt):
+        run(form, "resumed", on_round=interrupt)
+    _, resumed = run(form, "resumed")
+    assert files(resumed) == expected
+
+
+def test_weights_and_metrics_are_those_of_tff(run, tasks):
+    oracle, oracle_directory = run(
+        name="tff", engine="tff", saved_model=build_tasks.MODEL, task_config=str(tasks / "plain.pbtxt")
+    )
+    for form in FORMS:
+        summary, directory = run(form, form)
+        for number in range(1, 6):
+            expected = weights(oracle_directory, number)
+            assert np.abs(weights(directory, number) - expected).max() <= 1e-5 * np.abs(expected).max()
+        for found, wanted in ((summary.training, oracle.training), (summary.evaluation, oracle.evaluation)):
+            assert found.rounds == wanted.rounds == 5
+            published = {name: value for name, value in found.metrics.items() if name.startswith("server/")}
+            assert published == pytest.approx(
+                {name: value for name, value in wanted.metrics.items() if name in published}, rel=1e-5
+            )
+            assert len(published) == len([name for name in wanted.metrics if name.startswith("server/")]) > 1
+
+
+def test_communication_is_the_size_of_the_files(run, tasks, tmp_path):
+    summary, directory = run(rounds=2)
+    artifacts = tasks / "plain" / "digits"
+    metrics = summary.training.metrics
+    # 64 * 32 + 32 + 32 * 10 + 10 float32 weights and three sums of metrics; a checkpoint's table adds a few hundred bytes.
+    update = metrics["communication/aggregated_bytes_per_client"]
+    assert 4 * 2410 < update < 4 * 2410 + 1200
+    checkpoint = metrics["communication/broadcast_bytes_per_client"] - (artifacts / "client_only_plan.pb").stat().st_size
+    assert 4 * 2410 < checkpoint < 4 * 2410 + 1000
+    assert metrics["communication/aggregated_bytes_cumulative"] == 2 * 10 * update
+    assert summary.training.communication.aggregated == 20 * update
+
+
+def test_noise_comes_from_the_plan(run):
+    _, one = run("private", "one", rounds=1)
+    _, other = run("private", "other", rounds=1)
+    difference = weights(one, 1) - weights(other, 1)
+    # Both add Gaussian noise of standard deviation 0.5 * 0.5 / 10 to each of 2410 weights; its estimate has a relative standard deviation of 1.4 %.
+    assert np.std(difference) == pytest.approx(np.sqrt(2) * 0.025, rel=0.08)
+
+
+def write_client(path, *features):
+    tfrecord.write_records(path, [examples.encode(values) for values in features])
+
+
+GOOD = {"x": np.zeros(64, np.float32), "y": np.array([1])}
+BAD_CLIENTS = {
+    "no examples": (lambda path: path.write_bytes(b""), errors.UsageError, r"Client 'bad' \(.*bad.tfrecord\) has no examples"),
+    "other shape": (
+        lambda path: write_client(path, GOOD, {"x": np.zeros(63, np.float32), "y": np.array([1])}),
+        errors.UsageError,
+        r"Client 'bad' \(.*bad.tfrecord\), example 1: feature 'x' is float32\[63\]; the plan expects float32\[64\]",
+    ),
+    "other kind": (
+        lambda path: write_client(path, {"x": np.zeros(64, np.int64), "y": np.array([1])}),
+        errors.UsageError,
+        r"example 0: feature 'x' is int64\[64\]; the plan expects float32\[64\]",
+    ),
+    "no label": (
+        lambda path: write_client(path, {"x": np.zeros(64, np.float32), "z": np.array([1])}),
+        errors.UsageError,
+        r"example 0 has no feature 'y'; the plan expects int64\[1\]. Its features: x float32\[64\], z int64\[1\]",
+    ),
+    "no Example": (
+        lambda path: tfrecord.write_records(path, [b"\xff\xff"]),
+        errors.UsageError,
+        r"Client 'bad' .*example 0: the record is not a serialized tf.train.Example",
+    ),
+    "corrupt": (
+        lambda path: path.write_bytes(b"x" * 100),
+        errors.StorageError,
+        r"Client 'bad': .*bad.tfrecord is not a sound TFRecord file: record at byte 0",
+    ),
+}
+
+
+@pytest.fixture
+def eleven_clients(clients, tmp_path):
+    """Ten good clients, and room for `bad`."""
+    directory = tmp_path / "eleven"
+    directory.mkdir()
+    for path in sorted((clients / "train").iterdir())[:10]:
+        shutil.copy(path, directory)
+    return directory
+
+
+# Without a data availability policy, so that clients without examples are drawn at all.
+@pytest.mark.parametrize("case", BAD_CLIENTS)
+def test_a_bad_client_is_named_with_its_file(case, run, eleven_clients):
+    write, kind, message = BAD_CLIENTS[case]
+    write(eleven_clients / "bad.tfrecord")
+    with pytest.raises(kind, match=message) as raised:
+        run("unconditional", data=eleven_clients, rounds=1, clients_per_round=11)
+    assert "--skip_bad_clients" in raised.value.next_step
+
+
+def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients, tmp_path):
+    _, without = run("unconditional", "without", data=eleven_clients, rounds=2, clients_per_round=10)
+    reports = []
+    for write, *_ in BAD_CLIENTS.values():
+        write(eleven_clients / "bad.tfrecord")
+        name = f"with {len(reports)}"
+        summary, directory = run(
+            "unconditional",
+            name,
+            data=eleven_clients,
+            rounds=1,
+            clients_per_round=11,
+            skip_bad_clients=True,
+            on_round=reports.append,
+        )
+        assert summary.bad_clients == 1
+        assert summary.training.metrics["simulation/reports"] == 10
+        np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
+
+
+def resident_kilobytes(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+@pytest.mark.full
+def test_memory_stays_where_it_was_after_twenty_rounds(run):
+    sizes = {}
+
+    def measure(report):
+        if report.task == "training" and report.number in (20, 200):
+            pids = [child.pid for child in multiprocessing.active_children()]
+            sizes[report.number] = {pid: resident_kilobytes(pid) for pid in (*pids, multiprocessing.current_process().pid)}
+
+    run("long", rounds=200, on_round=measure)
+    assert sizes[20].keys() == sizes[200].keys()
+    assert len(sizes[20]) == 4
+    for pid, size in sizes[20].items():
+        assert sizes[200][pid] <= 1.02 * size

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 
+import pytest
+
 from odp_taskbuilder.plan import checkpoint
 
 # Runs the command, and says on the last line of stderr what it imported.
@@ -34,12 +36,19 @@ def test_json_of_the_published_artifacts_without_tensorflow(golden):
     ]
 
 
+@pytest.mark.parametrize("arguments", [["verify"], ["ops"], ["diff", "{}"]])
+def test_neighbouring_commands_start_without_tensorflow_too(golden, arguments):
+    artifacts = str(golden / "keras_dense" / "expected_mapreduce")
+    run = _run(*(argument.replace("{}", artifacts) for argument in arguments), artifacts)
+    assert (run.returncode, run.stderr.splitlines()) == (0, ["[]"])
+
+
 def test_text_names_what_matters(golden):
     run = _run("inspect", golden / "keras_dense" / "expected_mapreduce")
     assert run.returncode == 0, run.stderr
     assert "plan.pb: Plan, MapReduce form, 151,342 bytes" in run.stdout
     assert "server/client_work/train/loss <- Identity_54:0" in run.stdout
-    assert "dp_event/noise_multiplier: 0.22200349 (noise multiplier)" in run.stdout
+    assert "noise multiplier: 0.22200349  (dp_event/noise_multiplier)" in run.stdout
     assert "module version 341912000" in run.stdout
 
 

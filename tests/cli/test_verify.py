@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from odp_taskbuilder.inspection.inspect import inspect
+
 _COMMAND = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "verify"]
 
 
@@ -29,6 +33,35 @@ def test_damage_ends_with_9_and_names_the_file(golden, tmp_path):
     (finding,) = json.loads(run.stdout)["findings"]
     assert finding["file"] == "initial_state.server.ckp"
     assert "does not have its checksum" in finding["problem"]
+
+
+def test_a_round_moves_the_bytes_that_inspect_promises(golden):
+    artifacts = golden / "keras_dense" / "expected_mapreduce"
+    run = _run(artifacts, "--run", "--json")
+    assert run.returncode == 0, run.stdout
+    rounds = json.loads(run.stdout)["rounds"]
+    promised = {entry.task: entry.traffic for entry in inspect([artifacts]).traffic}
+    for prefix, task in (("", "training"), ("eval_", "evaluation")):
+        done, told = rounds[prefix], promised[task]
+        assert done["plan_bytes"] == told.plan_bytes
+        assert done["download_bytes"] == told.download_bytes
+        assert done["upload_bytes"] == [told.upload_bytes] * 2
+    assert set(rounds[""]["metrics"]) == {"server/client_work/train/loss", "server/finalizer/update_non_finite"}
+    assert 0 < rounds["eval_"]["metrics"]["server/eval/loss"] < 10
+
+
+@pytest.mark.full
+def test_a_plan_that_looks_right_and_does_not_run_is_found(golden, tmp_path):
+    for name in ("plan.pb", "client_only_plan.pb", "initial_state.server.ckp"):
+        content = (golden / "keras_dense" / "expected_mapreduce" / name).read_bytes()
+        # Another op of the same length: nothing but running it tells.
+        (tmp_path / name).write_bytes(
+            content.replace(b"RandomStandardNormal", b"RandomStandardNorma1") if name == "plan.pb" else content
+        )
+    run = _run(tmp_path, "--run", "--json")
+    assert run.returncode == 9
+    (finding,) = json.loads(run.stdout)["findings"]
+    assert (finding["file"], finding["problem"][:14]) == ("plan.pb", "a round failed")
 
 
 def test_ops_can_be_judged_by_another_list(golden, tmp_path):

@@ -1,11 +1,15 @@
 """What `inspect` says about plans and checkpoints equals what is known about them (spec: plan.md, section 11)."""
 
 import handmade_artifacts as handmade
+import numpy as np
 import pytest
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.inspection import document, inspect
+from odp_taskbuilder.inspection.text import inspection_text
+from odp_taskbuilder.plan import checkpoint
 
+_GENERATOR = "server/aggregator/inner_agg/query_state/numerator_state/tree_state/value_generator_state"
 _WEIGHTS = [[784, 256], [256], [256, 2], [2]]
 
 
@@ -176,15 +180,9 @@ def test_batches_and_selector_of_a_handmade_plan(tmp_path):
     assert (graph.batch_size, graph.max_batches, graph.example_selector_uri) == (12, None, None)
 
 
-def test_noise_seeds_in_a_checkpoint_are_pointed_out(tmp_path):
-    import numpy as np
-
-    from odp_taskbuilder.inspection.text import inspection_text
-    from odp_taskbuilder.plan import checkpoint
-
-    tree = "server/aggregator/inner_agg/query_state/numerator_state/tree_state/value_generator_state"
-    tensors = {f"{tree}/seeds": np.array([3, 4], np.int64), f"{tree}/stddev": np.array(0.7, np.float32)}
-    with open(tmp_path / "tree.ckp", "wb") as file:
+def _tree_state(path, seeds):
+    tensors = {f"{_GENERATOR}/seeds": np.array(seeds, np.int64), f"{_GENERATOR}/stddev": np.array(0.7, np.float32)}
+    with open(path, "wb") as file:
         checkpoint.write_checkpoint(
             file,
             [
@@ -192,11 +190,21 @@ def test_noise_seeds_in_a_checkpoint_are_pointed_out(tmp_path):
                 for name, value in tensors.items()
             ],
         )
-    inspection = inspect.inspect([tmp_path / "tree.ckp"])
+    return inspect.inspect([path])
+
+
+def test_noise_seeds_in_a_checkpoint_are_pointed_out(tmp_path):
+    inspection = _tree_state(tmp_path / "tree.ckp", [3, 4])
     privacy = inspection.files[0].facts.privacy
     assert privacy.aggregator == "TREE_AGGREGATION"
-    assert privacy.noise_seeds == (f"{tree}/seeds",)
-    assert "hold the seeds of the noise" in inspection_text(inspection)
+    assert privacy.noise_seeds == (f"{_GENERATOR}/seeds",)
+    assert "can take the noise off the model" in inspection_text(inspection)
+
+
+def test_an_evaluation_tasks_state_of_zeros_has_no_seeds_to_point_out(tmp_path):
+    inspection = _tree_state(tmp_path / "tree.ckp", [0, 0])
+    assert inspection.files[0].facts.privacy.noise_seeds == ()
+    assert "can take the noise off the model" not in inspection_text(inspection)
 
 
 def test_an_empty_directory_holds_no_artifacts(tmp_path):

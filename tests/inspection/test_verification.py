@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_shape_does_not_belong(artifacts):
     assert result.findings == (
         Finding(
             "initial_state.server.ckp",
-            "the plan's server state server/global_model_weights/trainable/0 as float32[3, 2], the checkpoint has float32[4, 2]",
+            "the plan's server state has server/global_model_weights/trainable/0 as float32[3, 2], the checkpoint has float32[4, 2]",
         ),
     )
 
@@ -174,15 +174,13 @@ def test_an_evaluation_plan_that_cannot_read_the_training_state_is_found(artifac
     for name in ("plan.pb", "client_only_plan.pb", "initial_state.server.ckp"):
         shutil.copy(artifacts / name, artifacts / f"eval_{name}")
     _change(artifacts / "eval_plan.pb", plan_pb2.Plan, rename)
-    problem = (
-        "the evaluation plan's server state server/global_model_weights/trainable/9, which the training plan's does not have"
-    )
+    problem = "the evaluation plan's server state has server/global_model_weights/trainable/9, which the training plan's does not have"
     assert ("eval_plan.pb", problem) in _problems(verify(_without_manifest(artifacts)))
 
 
 def test_a_plan_in_the_place_of_another_artifact_is_found(artifacts):
     shutil.copy(artifacts / "plan.pb", artifacts / "client_only_plan.pb")
-    assert ("client_only_plan.pb", "is an artifact of another kind") in _problems(verify(_without_manifest(artifacts)))
+    assert ("client_only_plan.pb", "is a Plan, not a ClientOnlyPlan") in _problems(verify(_without_manifest(artifacts)))
 
 
 def test_a_directory_without_artifacts_is_refused(tmp_path):

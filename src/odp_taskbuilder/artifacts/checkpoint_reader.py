@@ -27,7 +27,7 @@ _MAX_RANK = 32
 _MAX_NAME_BYTES = 4096
 _MAX_DIMENSIONS_PRODUCT = 1 << 60
 # Values are decoded in pieces of this many bytes.
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
 
 _PACKED_FLOATS = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 _VARINTS = ("int32", "uint8", "int16", "int8", "int64", "bool", "uint16", "uint32", "uint64")
@@ -126,11 +126,12 @@ class Checkpoint:
         minimum, maximum, total, squares, finite = math.inf, -math.inf, 0.0, 0.0, 0
         with np.errstate(over="ignore"):
             for piece in self._pieces(tensor):
-                values = piece[np.isfinite(piece)].astype(np.float64)
+                is_finite = np.isfinite(piece)
+                values = (piece if is_finite.all() else piece[is_finite]).astype(np.float64)
                 if values.size:
                     minimum, maximum = min(minimum, values.min()), max(maximum, values.max())
                     total += values.sum()
-                    squares += np.square(values).sum()
+                    squares += values.dot(values)
                     finite += values.size
         if not finite:
             return Statistics(math.nan, math.nan, math.nan, math.nan, tensor.size) if tensor.size else None

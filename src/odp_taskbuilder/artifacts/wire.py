@@ -33,14 +33,15 @@ class FileBytes:
 
     def __getitem__(self, range_: slice) -> bytes:
         start, stop, _ = range_.indices(self._size)
-        data = bytearray()
-        while len(data) < stop - start:
+        chunks, position = [], start
+        while position < stop:
             # One call returns at most 2 GiB.
-            chunk = os.pread(self._descriptor, stop - start - len(data), start + len(data))
+            chunk = os.pread(self._descriptor, stop - position, position)
             if not chunk:
                 raise errors.ArtifactError(f"{self.what} shrank while it was read")
-            data += chunk
-        return bytes(data)
+            chunks.append(chunk)
+            position += len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 Source = Union[bytes, FileBytes]

@@ -120,8 +120,15 @@ def _privacy(tensors: tuple[TensorFacts, ...]) -> PrivacyFacts:
     return PrivacyFacts(
         aggregator=_aggregator(set(state)),
         parameters=tuple(_parameters(state)),
-        noise_seeds=tuple(sorted(tensor.name for name, tensor in state.items() if name.endswith(_SEEDS))),
+        noise_seeds=tuple(
+            sorted(tensor.name for name, tensor in state.items() if name.endswith(_SEEDS) and not _is_zero(tensor))
+        ),
     )
+
+
+def _is_zero(tensor: TensorFacts) -> bool:
+    """Seeds of zero are those of an evaluation task's initial checkpoint, which holds no noise."""
+    return tensor.statistics is not None and tensor.statistics.norm == 0
 
 
 def _parameters(state: dict[str, TensorFacts]) -> Iterator[tuple[str, str, Union[float, int, bool, str]]]:

@@ -81,7 +81,7 @@ def check_checkpoint(plan: PlanFacts, checkpoint: CheckpointFacts) -> Iterator[s
     """Whether a plan can start from a server checkpoint."""
     state = server_state(plan)
     stored = {tensor.name: TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in checkpoint.tensors}
-    yield from _compare(state, stored, "the plan's server state", "the checkpoint")
+    yield from _compare(state, stored, "the plan's server state has", "the checkpoint")
     # Checkpoints of later iterations also hold the metrics of their round.
     extra = [name for name in stored if name not in state and not name.startswith("metrics/")]
     if extra:
@@ -95,9 +95,8 @@ def check_checkpoint(plan: PlanFacts, checkpoint: CheckpointFacts) -> Iterator[s
 
 def check_pair(training: PlanFacts, evaluation: PlanFacts) -> Iterator[str]:
     """Whether an evaluation plan can read the server checkpoints of a training plan."""
-    # Loop variables are not compared: MapReduce plans give shapes, the others do not.
     yield from _compare(
-        server_state(evaluation), server_state(training), "the evaluation plan's server state", "the training plan's"
+        server_state(evaluation), server_state(training), "the evaluation plan's server state has", "the training plan's"
     )
     if training.client.graph.features != evaluation.client.graph.features:
         yield "training and evaluation read different features from their examples"
@@ -194,6 +193,7 @@ def _check_metrics(names: Iterable[str]) -> Iterator[str]:
 
 
 def _compare(wanted: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec], who: str, where: str) -> Iterator[str]:
+    """What `who` ("the client graph reads") wants and `where` ("the server graph") does not have, or has otherwise."""
     missing = [name for name in wanted if name not in found]
     if missing:
         yield f"{who} {_some(missing)}, which {where} does not have"

@@ -41,7 +41,7 @@ class ServerGraph:
       variables: with the shapes that they may take.
       placeholders: fed tensors, without `:0`.
       restores: name of a RestoreV2 node -> the tensors that it reads.
-      saves: name of a SaveSlices node -> the tensors that it writes.
+      saves: name of a SaveSlices node -> the tensors that it writes, with the shapes of those that are constants.
       copies: written tensor -> the tensor of the read checkpoint whose value it is, where the graph passes it on unchanged.
     """
 
@@ -71,7 +71,18 @@ def read_server_graph(source: wire.Source, start: int, end: int, what: str) -> S
         if kept_inputs > _MAX_INPUTS:
             raise errors.ArtifactError(f"{what} restores and saves more than {_MAX_INPUTS} tensors")
     restores = {name: _named_tensors(nodes, node) for name, node in nodes.items() if node.op == "RestoreV2"}
-    saves = {name: _named_tensors(nodes, node) for name, node in nodes.items() if node.op == "SaveSlices"}
+    saves: dict[str, tuple[TensorSpec, ...]] = {}
+    copies = {}
+    for name, node in nodes.items():
+        if node.op == "SaveSlices":
+            saved = []
+            for tensor, reference in zip(_named_tensors(nodes, node), node.inputs[_SAVED_DATA:]):
+                source_node, output = _follow(nodes, reference)
+                if source_node is not None and source_node.op == "RestoreV2" and output < len(restores[source_node.name]):
+                    copies[tensor.name] = restores[source_node.name][output].name
+                constant_shape = source_node.tensor.shape if source_node is not None and source_node.op == "Const" else None
+                saved.append(dataclasses.replace(tensor, shape=constant_shape))
+            saves[name] = tuple(saved)
     return ServerGraph(
         num_bytes=end - start,
         nodes=len(nodes),
@@ -81,12 +92,7 @@ def read_server_graph(source: wire.Source, start: int, end: int, what: str) -> S
         placeholders=tuple(node.tensor for node in nodes.values() if node.op == "Placeholder"),
         restores=restores,
         saves=saves,
-        copies={
-            saved.name: origin
-            for name in saves
-            for saved, reference in zip(saves[name], nodes[name].inputs[_SAVED_DATA:])
-            if (origin := _restored_origin(nodes, restores, reference)) is not None
-        },
+        copies=copies,
     )
 
 
@@ -98,7 +104,7 @@ class _Node:
       inputs: of RestoreV2, SaveSlices and Identity.
       dtypes: of the tensors that RestoreV2 and SaveSlices name.
       strings: of a constant.
-      tensor: of a variable or placeholder.
+      tensor: of a variable, placeholder or constant.
     """
 
     name: str
@@ -131,7 +137,9 @@ def _node(proto: Any) -> _Node:
         types = proto.attr["dtypes" if op == "RestoreV2" else "T"].list.type
         return _Node(name, op, inputs=tuple(proto.input), dtypes=tuple(map(dtypes.dtype_name, types)))
     if op == "Const":
-        return _Node(name, op, strings=tuple(_text(value) for value in proto.attr["value"].tensor.string_val))
+        value = proto.attr["value"].tensor
+        tensor = TensorSpec(name, dtypes.dtype_name(value.dtype), shape_of(value.tensor_shape))
+        return _Node(name, op, strings=tuple(map(_text, value.string_val)), tensor=tensor)
     return _Node(name, op, inputs=tuple(proto.input[:1]) if op == "Identity" else ())
 
 
@@ -142,7 +150,8 @@ def _large_node(source: wire.Source, message: wire.Field, what: str) -> _Node:
         for field in wire.fields(source, message.start, message.end, what, limit=_MAX_NODES)
         if field.number in (_NODE_NAME, _NODE_OP) and field.end - field.start <= _MAX_NODE_BYTES
     }
-    return _Node(found.get(_NODE_NAME, ""), found.get(_NODE_OP, ""))
+    name = found.get(_NODE_NAME, "")
+    return _Node(name, found.get(_NODE_OP, ""), tensor=TensorSpec(name, "unknown", None))
 
 
 def _text(octets: bytes) -> str:
@@ -154,23 +163,15 @@ def _named_tensors(nodes: Mapping[str, _Node], node: _Node) -> tuple[TensorSpec,
     return tuple(TensorSpec(name, dtype, None) for name, dtype in zip(names.strings if names else (), node.dtypes))
 
 
-def _restored_origin(
-    nodes: Mapping[str, _Node], restores: Mapping[str, tuple[TensorSpec, ...]], reference: str
-) -> Optional[str]:
-    """The checkpoint tensor that a reference stands for, through Identity nodes."""
+def _follow(nodes: Mapping[str, _Node], reference: str) -> tuple[Optional[_Node], int]:
+    """The node and the output that a reference stands for, through Identity nodes; no node where it leads nowhere."""
     for _ in range(_MAX_IDENTITIES):
         node = nodes.get(_producer(reference))
-        if node is None:
-            return None
-        if node.op == "RestoreV2":
+        if node is None or node.op != "Identity" or not node.inputs:
             _, _, output = reference.partition(":")
-            tensors = restores[node.name]
-            index = int(output) if output.isascii() and output.isdecimal() and len(output) < 8 else 0
-            return tensors[index].name if index < len(tensors) else None
-        if node.op != "Identity" or not node.inputs:
-            return None
+            return node, int(output) if output.isascii() and output.isdecimal() and len(output) < 8 else 0
         reference = node.inputs[0]
-    return None
+    return None, 0
 
 
 def _producer(reference: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional, Union
 
@@ -27,7 +28,7 @@ from odp_taskbuilder.ops.tflite import OpKind
 _LABEL_WIDTH = 14
 _WIDTH = 118
 # Longer lists of tensors end with how many more there are.
-_MAX_TENSORS = 40
+_MAX_TENSORS = 60
 
 
 def inspection_text(inspection: Inspection) -> str:
@@ -217,15 +218,22 @@ def _graph(graph: Optional[ServerGraph]) -> Iterator[str]:
 
 def _checkpoint(checkpoint: CheckpointFacts) -> Iterator[str]:
     yield f"  {checkpoint.role}, {len(checkpoint.tensors)} tensors"
-    cells = [(tensor.name, _type(tensor), _size(tensor), _content(tensor)) for tensor in checkpoint.tensors]
-    yield from (f"    {row}" for row in _shortened(_aligned(cells)))
+    yield from _shortened([f"    {row}" for row in _grouped(checkpoint.tensors)])
     if checkpoint.privacy is not None:
         privacy = checkpoint.privacy
         yield f"  DP aggregator: {privacy.aggregator}"
-        yield from (f"    {name}: {_value(value)} ({meaning})" for name, meaning, value in privacy.parameters if value != "")
+        yield from (f"    {meaning}: {_value(value)}  ({name})" for name, meaning, value in privacy.parameters if value != "")
         if privacy.noise_seeds:
-            yield f"    WARNING: {', '.join(privacy.noise_seeds)}"
-            yield "    hold the seeds of the noise: whoever reads this file can take the noise off the model."
+            yield "  WARNING: whoever reads this file can take the noise off the model. The seeds of the noise are in"
+            yield from (f"    {name}" for name in privacy.noise_seeds)
+
+
+def _grouped(tensors: Sequence[TensorFacts]) -> Iterator[str]:
+    """Tensors below the part of the name that they share with their neighbours: names may be long."""
+    for scope, group in itertools.groupby(tensors, key=lambda tensor: tensor.name.rpartition("/")[0]):
+        yield f"{scope}/" if scope else ""
+        cells = [(tensor.name.rpartition("/")[2], _type(tensor), _size(tensor), _content(tensor)) for tensor in group]
+        yield from (f"  {row}" for row in _aligned(cells))
 
 
 def _size(tensor: Union[TensorFacts, TensorSpec]) -> str:

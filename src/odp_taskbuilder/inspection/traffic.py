@@ -50,8 +50,9 @@ def _server_shapes(plan: PlanFacts, state: Mapping[str, TensorSpec]) -> dict[str
         return {tensor.name: tensor for tensor in server.graph.variables}
     if isinstance(server, DistributeAggregateServer):
         known = {tensor.name: tensor for aggregation in server.aggregations for tensor in aggregation.inputs}
-        copies = server.prepare_graph.copies if server.prepare_graph is not None else {}
-        known.update({name: state[origin] for name, origin in copies.items() if origin in state})
+        if server.prepare_graph is not None:
+            known.update({tensor.name: tensor for tensors in server.prepare_graph.saves.values() for tensor in tensors})
+            known.update({name: state[origin] for name, origin in server.prepare_graph.copies.items() if origin in state})
         return known
     return {}
 

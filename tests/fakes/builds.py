@@ -14,13 +14,12 @@ import time
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import errors, tasks
+from odp_taskbuilder import errors, sandboxed_build, tasks
 from odp_taskbuilder.artifacts import artifact_set, directory
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.sandbox import failures
-from odp_taskbuilder.service import build_output
 
 _ERRORS = {
     "config": errors.ConfigError([errors.Problem("the config's fault")]),
@@ -68,10 +67,10 @@ def build(saved_model: str, task_config: str, options: dict) -> dict:
         artifacts(tasks.evaluation_task(spec)) if spec.mode.evaluates else None,
         "",
     )
-    directory.save(built, pathlib.Path(build_output.DIRECTORY), form="MapReduce", inputs={})
+    directory.save(built, pathlib.Path(sandboxed_build.DIRECTORY), form="MapReduce", inputs={})
     if word == "link":
         for name in (artifact_set.PLAN, artifact_set.MANIFEST):
-            path = pathlib.Path(build_output.DIRECTORY, name)
+            path = pathlib.Path(sandboxed_build.DIRECTORY, name)
             path.unlink()
             path.symlink_to("/etc/passwd")
     return {"report": encoded_report}

@@ -136,8 +136,8 @@ class FaultyServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, plan: FaultPlan, reply: Callable[[str, str, dict, bytes], Reply]):
-        super().__init__(("127.0.0.1", 0), FaultyHandler)
+    def __init__(self, plan: FaultPlan, reply: Callable[[str, str, dict, bytes], Reply], port: int = 0):
+        super().__init__(("127.0.0.1", port), FaultyHandler)
         self.plan = plan
         self.reply = reply
         self.url = f"http://127.0.0.1:{self.server_address[1]}"

@@ -1,7 +1,11 @@
-"""The task management server on loopback: it creates tasks, keeps to one active task of a kind, and says which tasks it would start."""
+"""The task management server on loopback: it creates tasks, keeps to one active task of a kind, and says what it would start.
+
+To try pushes out by hand: PYTHONPATH=tests python -m fakes.task_server --port 8082 --bucket demo
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
 import threading
 import urllib.parse
@@ -31,8 +35,8 @@ class FakeTaskServer:
         self.tasks: dict[str, list[task_pb2.Task]] = {}
         self._lock = threading.Lock()
 
-    def serve(self) -> FaultyServer:
-        return FaultyServer(self.plan, self.reply)
+    def serve(self, port: int = 0) -> FaultyServer:
+        return FaultyServer(self.plan, self.reply, port)
 
     def all_tasks(self) -> list[task_pb2.Task]:
         return [task for tasks in self.tasks.values() for task in tasks]
@@ -76,3 +80,13 @@ def can_start(task: task_pb2.Task, gcs: FakeGcs) -> bool:
 
 def _protobuf(message: object) -> Reply:
     return Reply(200, message.SerializeToString(), content_type="application/x-protobuf")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A task management server that keeps its tasks in memory.")
+    parser.add_argument("--port", type=int, default=8082)
+    parser.add_argument("--bucket", default="demo", help="Where tasks want their artifacts.")
+    arguments = parser.parse_args()
+    with FakeTaskServer(bucket=arguments.bucket).serve(arguments.port) as server:
+        print(f"Listening on {server.url}", flush=True)
+        threading.Event().wait()

@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from fakes.faults import FaultPlan
+from fakes.faults import FaultPlan, Reply
 from pushing import HASTY, artifact_only_task, save_artifacts, training_task
 
 from odp_taskbuilder import errors
@@ -143,6 +143,13 @@ def test_ids_beyond_many_earlier_tasks(cloud, artifacts):
     assert cloud.plan.log[12].method == "POST"
     assert [task.task_id for task in cloud.tasks.all_tasks()[37:]] == [38, 39]
     assert sum("create-task" in entry.path for entry in cloud.plan.log) == 2
+
+
+def test_a_server_for_which_every_task_exists(cloud, artifacts):
+    answer = task_pb2.GetTaskByIdResponse(task=task_pb2.Task(task_id=1)).SerializeToString()
+    cloud.task_server.reply = lambda *request: Reply(200, answer)
+    with pytest.raises(errors.TaskServerError, match="says that every task exists"):
+        _push(cloud, artifacts)
 
 
 def test_a_refused_task_leaves_no_trace(cloud, artifacts):

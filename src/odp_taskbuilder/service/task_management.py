@@ -23,6 +23,7 @@ _ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
 
 # With the pauses between them about four seconds.
 _MAX_CONNECTION_ATTEMPTS = 5
+_LARGEST_ID = 2**63 - 1
 # How many tasks of a population are looked at for one that is in the way.
 _LOOK_BACK = 8
 
@@ -59,6 +60,8 @@ class TaskManagementClient:
         absent = 1
         while self.get_task(absent) is not None:
             absent *= 2
+            if absent > _LARGEST_ID:
+                raise errors.TaskServerError(f"{self.base_url} says that every task exists.", next_step="Check the URL.")
         present = absent // 2
         while absent - present > 1:
             middle = (absent + present) // 2

@@ -1,4 +1,4 @@
-"""Run by test_mutations.py: inspects and verifies artifacts in which one file was damaged, again and again.
+"""Run by test_mutated_artifacts.py: inspects and verifies artifacts in which one file was damaged, again and again.
 
 Memory is limited by the system, and a run that does not end is interrupted. Any exception but this package's own errors ends
 the process with a traceback. Prints what became of the files as JSON.

@@ -208,5 +208,6 @@ def test_what_cannot_run_is_refused_at_once(arguments, code, message, workshop):
 
 
 def test_the_command_itself_does_without_tensorflow():
-    check = "import sys, odp_taskbuilder.cli.simulate; print([name for name in ('tensorflow', 'h5py', 'matplotlib', 'ray') if name in sys.modules])"
+    heavy = ("tensorflow", "h5py", "matplotlib", "ray")
+    check = f"import sys, odp_taskbuilder.cli.simulate; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"

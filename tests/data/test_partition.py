@@ -40,8 +40,9 @@ def test_alpha_goes_from_one_label_per_client_to_iid():
 
 
 def test_a_labels_share_follows_the_dirichlet_distribution():
-    # Few draws from a large stock, so that running out plays no part. With alpha * p = 2 for both labels, the share of label 0 among a client's examples has
-    # mean 1/2 and standard deviation sqrt(1/20); the sampling of 100 examples adds the variance E[q(1 - q)] / 100 = 1/500.
+    # Few draws from a large stock, so that running out plays no part. With alpha * p = 2 for both labels, the share of label
+    # 0 among a client's examples has mean 1/2 and standard deviation sqrt(1/20); the sampling of 100 examples adds the
+    # variance E[q(1 - q)] / 100 = 1/500.
     labels = np.repeat([0, 1], 200_000)
     shares = partition_dirichlet(labels, 4000, 4.0, rng())
     fractions = np.array([np.mean(labels[share] == 0) for share in list(shares.values())[:1000]])

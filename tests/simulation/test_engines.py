@@ -1,4 +1,5 @@
-"""Child processes do all jobs, survive the death of one of them, and never outlive their parent; all engines yield the same bits."""
+"""Child processes do all jobs, survive the death of one of them, and never outlive their parent; all engines yield the same
+bits."""
 
 import functools
 import os
@@ -109,7 +110,8 @@ def test_children_end_with_their_parent_however_it_ends(number, tmp_path):
 
 @pytest.fixture
 def sessions(tasks, clients, tmp_path):
-    """What an engine for the digits task takes, and a function that makes three sessions whose partial sums go to a directory of their own."""
+    """What an engine for the digits task takes, and a function that makes three sessions whose partial sums go to a
+    directory of their own."""
     deployment = load_deployment(tasks / "plain" / "digits", 1000)
     tasks_by_id = {1: deployment.training}
     checkpoint = tmp_path / "client_checkpoint"

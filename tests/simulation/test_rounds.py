@@ -1,4 +1,5 @@
-"""The loop over rounds: what it keeps, resumes, counts and refuses. A scripted runner stands in for the plans, so that every number is known."""
+"""The loop over rounds: what it keeps, resumes, counts and refuses. A scripted runner stands in for the plans, so that every
+number is known."""
 
 import dataclasses
 import json

@@ -109,7 +109,8 @@ def test_noise_comes_from_the_plan(run):
     _, one = run("private", "one", rounds=1)
     _, other = run("private", "other", rounds=1)
     difference = weights(one, 1) - weights(other, 1)
-    # Both add Gaussian noise of standard deviation 0.5 * 0.5 / 10 to each of 2410 weights; its estimate has a relative standard deviation of 1.4 %.
+    # Both add Gaussian noise of standard deviation 0.5 * 0.5 / 10 to each of 2410 weights; its estimate has a relative
+    # standard deviation of 1.4 %.
     assert np.std(difference) == pytest.approx(np.sqrt(2) * 0.025, rel=0.08)
 
 

@@ -31,7 +31,8 @@ def test_fixed_cohorts_have_their_size_and_no_client_twice():
 
 
 def test_every_client_is_drawn_with_the_same_probability():
-    # 2000 rounds of 10 in 200 give each client 100 rounds on average, with a standard deviation of sqrt(2000 * 0.05 * 0.95) = 9.7.
+    # 2000 rounds of 10 in 200 give each client 100 rounds on average, with a standard deviation of sqrt(2000 * 0.05 * 0.95)
+    # = 9.7.
     for sampling in Sampling:
         drawn = [client for cohort in cohorts(2000, sampling) for client in cohort]
         counts = np.unique(drawn, return_counts=True)[1]
@@ -96,6 +97,7 @@ def test_the_selector_admits_the_first_round_of_each_bucket(selector, last_round
 
 
 def test_evaluation_rounds_follow_the_traffic():
-    # Weights 11 and 100, report goals 200 and 2000 (spec: task_config.md, section 6): 220 evaluation clients for each training round.
+    # Weights 11 and 100, report goals 200 and 2000 (spec: task_config.md, section 6): 220 evaluation clients for each
+    # training round.
     assert [evaluation_rounds_due(2000 * rounds, 0.11, 200) for rounds in range(1, 12)] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]
     assert evaluation_rounds_due(10_000, 0.0, 200) == 0

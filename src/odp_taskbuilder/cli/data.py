@@ -16,7 +16,17 @@ from odp_taskbuilder.data.partitioned_dataset import STRATEGIES, partition_datas
 
 @click.group()
 def command() -> None:
-    """Make and describe the data of simulated clients."""
+    """Make and describe the data of simulated clients.
+
+    Commands that read client data take PATH[?OPTION=VALUE&...]. PATH is a directory of TFRecord files, one a client; a
+    SQLite database (also .lzma) or HDF5 file of TFF; or a .csv, .tsv or Parquet table. Features are mapped by NAME[:KIND]=COLUMN[,COLUMN...].
+
+    \b
+      clients/train
+      'emnist_all.sqlite.lzma?split=digits_only_train&x=pixels&y=label'
+      'users.csv?client=user&x:float32=pixel_*&y=label'
+      'synthetic?clients=100&examples=10&classes=10&seed=0'     what fits the plan (simulate)
+    """
 
 
 @command.command("partition")
@@ -65,8 +75,8 @@ def partition_command(
 ) -> None:
     """Deal a dataset over clients and write one TFRecord file a client.
 
-    SOURCE is `digits` (ships with scikit-learn: x float32[64], y int64[1]), a .csv, .tsv or Parquet table, a TFRecord file or a directory of them. Behind a
-    question mark features may be mapped: NAME[:KIND]=COLUMN[,COLUMN...], joined by &.
+    SOURCE is `digits` (ships with scikit-learn: x float32[64], y int64[1]), a .csv, .tsv or Parquet table, a TFRecord file
+    or a directory of them. Behind a question mark features may be mapped: NAME[:KIND]=COLUMN[,COLUMN...], joined by &.
 
     \b
       odp-task data partition digits --output clients --clients 50 --strategy dirichlet --test_fraction 0.2
@@ -128,7 +138,7 @@ def _text(description: DataDescription) -> str:
         skew = description.labels
         lines.append("  labels: " + ", ".join(f"{label}: {count}" for label, count in skew.counts.items()))
         lines.append(
-            f"  label skew (total variation distance of a client from all): mean {skew.mean_distance:.3f}, max {skew.max_distance:.3f}; "
-            f"{skew.mean_labels_per_client:.1f} labels per client"
+            f"  label skew (total variation distance of a client from all): mean {skew.mean_distance:.3f}, max "
+            f"{skew.max_distance:.3f}; {skew.mean_labels_per_client:.1f} labels per client"
         )
     return "\n".join(lines)

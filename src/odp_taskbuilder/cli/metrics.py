@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Show the metrics that a task server or a simulation wrote.
 
-    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared. What a simulation adds to
-    the task's metrics (communication/..., simulation/...) is tabulated and plotted when --metric asks for it.
+    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared.
+    What a simulation adds to the task's metrics (communication/..., simulation/...) is tabulated and plotted when --metric
+    asks for it.
 
     \b
       odp-task metrics runs/digits --plot digits.png

@@ -97,8 +97,9 @@ def command(
 ) -> None:
     """Run the tasks of a build: the very plans that phones and server would get, on the examples of simulated clients.
 
-    ARTIFACTS is the directory that `odp-task build` wrote. Each round samples clients, runs the client plan on each in TensorFlow Lite, aggregates and applies their
-    updates with the server plan, and keeps checkpoint and metrics where a server would. The same command resumes an interrupted run.
+    ARTIFACTS is the directory that `odp-task build` wrote. Each round samples clients, runs the client plan on each in
+    TensorFlow Lite, aggregates and applies their updates with the server plan, and keeps checkpoint and metrics where a
+    server would. The same command resumes an interrupted run.
 
     \b
       odp-task simulate odp_artifacts/digits --data clients/train --evaluation_data clients/test \\
@@ -180,6 +181,7 @@ def _task_lines(name: str, task: TaskSummary) -> list[str]:
             continue
         round_ = task.metrics[f"communication/{direction}_bytes"]
         lines.append(
-            f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client, {round_:,.0f} bytes in the last round, {total:,} bytes in all"
+            f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client, {round_:,.0f} bytes in the last round, "
+            f"{total:,} bytes in all"
         )
     return lines

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 class ClientData(abc.ABC):
     """The examples of many clients.
 
-    Every implementation keeps the client ids and whatever locates a client's examples in memory, the examples themselves only
-    where its docstring says so. Access by client id is random access: its cost does not depend on the other clients unless stated.
-    An object belongs to the process that opened it.
+    Every implementation keeps the client ids and whatever locates a client's examples in memory, the examples themselves
+    only where its docstring says so. Access by client id is random access: its cost does not depend on the other clients
+    unless stated. An object belongs to the process that opened it.
 
     Attributes:
       source: what was opened, for messages.

@@ -1,9 +1,9 @@
 """The text that names client data on a command line: `PATH[?OPTION=VALUE&...]`.
 
-    clients/                                       as it stands
-    emnist.sqlite?split=digits_only_train          one split of TFF's file
-    emnist.sqlite?split=all_train&x=pixels&y=label its features under the names that the model wants
-    users.csv?client=user&x:float32=pixel_*&y=label   a table: feature x from all columns pixel_0, pixel_1, ... in the table's order
+    clients/                                            as it stands
+    emnist.sqlite?split=digits_only_train               one split of TFF's file
+    emnist.sqlite?split=all_train&x=pixels&y=label      its features under the names that the model wants
+    users.csv?client=user&x:float32=pixel_*&y=label     a table: feature x from the columns pixel_0, pixel_1, ... in their order
     synthetic?clients=100&examples=20&seed=1&classes=10
 
 A key that is no option is a feature: `NAME[:KIND]=COLUMN[,COLUMN...]` with KIND float32, int64 or string.

@@ -15,7 +15,8 @@ from odp_taskbuilder.data.client_data import ClientData
 
 @dataclasses.dataclass(frozen=True)
 class FeatureRange:
-    """One feature over all examples: the kinds it has, and the smallest and largest number of values per example (0: missing somewhere)."""
+    """One feature over all examples: the kinds it has, and the smallest and largest number of values per example (0: missing
+    somewhere)."""
 
     kinds: tuple[str, ...]
     min_length: int
@@ -28,8 +29,9 @@ class LabelSkew:
 
     Attributes:
       counts: examples by label, over all clients.
-      mean_distance, max_distance: total variation distance, half the L1 distance, between a client's label distribution and that of all examples, over
-        the clients that have examples; 0 when they are alike, close to 1 when clients share no label.
+      mean_distance, max_distance: total variation distance, half the L1 distance, between a client's label distribution and
+        that of all examples, over the clients that have examples; 0 when they are alike, close to 1 when clients share no
+        label.
       mean_labels_per_client: distinct labels a client holds.
     """
 

@@ -1,7 +1,7 @@
 """tf.train.Example messages to and from numpy arrays.
 
-An Example has three kinds of values, named here as a plan's parser names them: float32, int64 and string. It has no shapes: an array is
-stored flat, in row-major order, and gets its shape from the plan.
+An Example has three kinds of values, named here as a plan's parser names them: float32, int64 and string. It has no shapes:
+an array is stored flat, in row-major order, and gets its shape from the plan.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def encode(features: Mapping[str, np.ndarray]) -> bytes:
 
 
 def decode(serialized: bytes) -> dict[str, np.ndarray]:
-    """The features of one example as flat arrays of dtype float32, int64 or object (bytes); a feature without a value is left out.
+    """The features of one example as flat arrays of dtype float32, int64 or object (bytes); a feature without a value is
+    left out.
 
     Raises:
       ValueError: the bytes are no Example.

@@ -15,8 +15,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 class Hdf5ClientData(ClientData):
-    """One group a client, in the group `examples` if there is one, otherwise at the root; in a client's group one dataset a feature, whose
-    first axis counts the examples.
+    """One group a client, in the group `examples` if there is one, otherwise at the root; in a client's group one dataset a
+    feature, whose first axis counts the examples.
 
     Opening lists the groups. `examples` reads all datasets of the client and encodes one example at a time.
     """

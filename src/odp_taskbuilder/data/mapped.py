@@ -14,7 +14,8 @@ from odp_taskbuilder.data.data_spec import FeatureSource
 
 
 class MappedClientData(ClientData):
-    """Another ClientData with its features renamed, converted or joined; decodes and encodes each example when it is asked for."""
+    """Another ClientData with its features renamed, converted or joined; decodes and encodes each example when it is asked
+    for."""
 
     def __init__(self, inner: ClientData, features: Sequence[FeatureSource]):
         self.source = inner.source

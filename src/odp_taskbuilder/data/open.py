@@ -20,13 +20,15 @@ def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None)
     """Opens client data.
 
     Args:
-      text: `PATH[?OPTION=VALUE&...]` (see data_spec), where the path is a directory of TFRecord files or a single one, a SQLite database of TFF or an
-        .lzma of it, an HDF5 file, a CSV or Parquet table, or the word `synthetic`. The content decides, not the suffix, where content can.
+      text: `PATH[?OPTION=VALUE&...]` (see data_spec), where the path is a directory of TFRecord files or a single one, a
+        SQLite database of TFF or an .lzma of it, an HDF5 file, a CSV or Parquet table, or the word `synthetic`. The content
+        decides, not the suffix, where content can.
       features: what the plan parses; `synthetic` data is made to fit it.
 
     Raises:
       StorageError: the path does not exist, cannot be read or is damaged.
-      UsageError: it is nothing of the above, its content is not what it should be, or an option is missing, unknown or impossible.
+      UsageError: it is nothing of the above, its content is not what it should be, or an option is missing, unknown or
+        impossible.
     """
     spec = parse_data_spec(text)
     if spec.path == SYNTHETIC:

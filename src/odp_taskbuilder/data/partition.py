@@ -1,6 +1,7 @@
 """Deals the examples of one dataset over clients.
 
-Every strategy returns the examples of each client as positions in the dataset, and is a function of its arguments and the generator alone.
+Every strategy returns the examples of each client as positions in the dataset, and is a function of its arguments and the
+generator alone.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ def partition_iid(num_examples: int, num_clients: int, rng: np.random.Generator)
 
 
 def partition_dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> Assignment:
-    """Every client has a label distribution of its own, drawn from Dirichlet(alpha * p) where p is that of the dataset; sizes differ by at most one.
+    """Every client has a label distribution of its own, drawn from Dirichlet(alpha * p) where p is that of the dataset;
+    sizes differ by at most one.
 
-    A client draws its examples without replacement, label by label; the probability of a label that is used up goes to the others in proportion.
-    The scheme is that of Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification" (2019): a
-    large alpha is close to IID, with a small one clients hold few labels each. As the clients that are dealt last take what is left, they are less
-    skewed than alpha says.
+    A client draws its examples without replacement, label by label; the probability of a label that is used up goes to the
+    others in proportion. The scheme is that of Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution
+    for Federated Visual Classification" (2019): a large alpha is close to IID, with a small one clients hold few labels
+    each. As the clients that are dealt last take what is left, they are less skewed than alpha says.
 
     Args:
       labels: [num_examples], of any sortable type.
@@ -79,7 +81,8 @@ def partition_by_column(values: np.ndarray) -> Assignment:
 
 
 def split_each_client(assignment: Assignment, test_fraction: float, rng: np.random.Generator) -> tuple[Assignment, Assignment]:
-    """Splits every client's examples at random into (train, test), rounding down the test part: a client with few examples may have none in test.
+    """Splits every client's examples at random into (train, test), rounding down the test part: a client with few examples
+    may have none in test.
 
     Holding out examples of every client, not clients, is how the federated EMNIST and Shakespeare sets of TFF are split.
     """

@@ -37,8 +37,8 @@ def partition_dataset(
     Args:
       source: `digits`, a CSV or Parquet table, a TFRecord file or a directory of them (pool.load_pool); held in memory.
       output: directory to make; with a test fraction it gets the parts `train` and `test`, otherwise it holds the client files.
-      strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha`; `column` makes one client of every
-        value of `column`.
+      strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha`;
+        `column` makes one client of every value of `column`.
       test_fraction: share of each client's examples that goes to `test`.
       overwrite: replace an output that is not empty.
 

@@ -52,7 +52,8 @@ def load_pool(text: str, *, group_column: Optional[str] = None) -> ExamplePool:
     """Loads a dataset.
 
     Args:
-      text: `digits`, the path of a CSV or Parquet table, a TFRecord file, or a directory of them; a mapping to features may follow as in data_spec.
+      text: `digits`, the path of a CSV or Parquet table, a TFRecord file, or a directory of them; a mapping to features may
+        follow as in data_spec.
       group_column: a column of a table that names the client and therefore is no feature unless the mapping makes it one.
 
     Raises:

@@ -19,7 +19,8 @@ CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class Table:
-    """A table in memory: per column an array over the rows; a Parquet list column has one more axis, or is an array of arrays."""
+    """A table in memory: per column an array over the rows; a Parquet list column has one more axis, or is an array of
+    arrays."""
 
     def __init__(self, source: str, columns: Mapping[str, np.ndarray]):
         self.source = source

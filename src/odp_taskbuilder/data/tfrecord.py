@@ -1,7 +1,8 @@
 """TFRecord files: the framing of records, with its checksums, read and written without TensorFlow.
 
-A record is: uint64 length, uint32 masked CRC32C of the length, the data, uint32 masked CRC32C of the data; all little-endian. The
-format is that of TensorFlow's `tf.io.TFRecordWriter` without compression; TensorBoard's event files use it, too.
+A record is: uint64 length, uint32 masked CRC32C of the length, the data, uint32 masked CRC32C of the data; all
+little-endian. The format is that of TensorFlow's `tf.io.TFRecordWriter` without compression; TensorBoard's event files use
+it, too.
 """
 
 from __future__ import annotations

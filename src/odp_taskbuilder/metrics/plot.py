@@ -15,7 +15,8 @@ _MARKED_ROUNDS = 40
 
 
 def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> None:
-    """Writes a figure with one panel per metric and one line per run; undefined values are gaps. The suffix of the path decides the format.
+    """Writes a figure with one panel per metric and one line per run; undefined values are gaps. The suffix of the path
+    decides the format.
 
     Raises:
       UsageError: there is nothing to plot, or matplotlib does not know the format.

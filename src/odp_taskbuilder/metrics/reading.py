@@ -1,4 +1,4 @@
-"""Finds and reads the metrics of tasks in directories and buckets laid out as the server does (spec: http_api.md, section 6)."""
+"""Finds and reads the metrics of tasks in directories and buckets, in the server's layout (spec: http_api.md, section 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from odp_taskbuilder import errors, stores
 from odp_taskbuilder.metrics.run import Run, parse_metrics
 from odp_taskbuilder.transport import deadline as deadlines
 
-# {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects below the bucket's own name.
+# {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects
+# below the bucket's own name.
 _METRICS_FILE = re.compile(r"(?:^|/)(?P<population>[^/]+)/(?P<task>[0-9]+)/(?P<round>[0-9]+)/s/0/metrics$")
 # A metrics file holds some twenty numbers. A bucket holds a few objects per round.
 _MAX_METRICS_BYTES = 1 << 20
@@ -41,8 +42,8 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
     """Reads the metrics of every task in several places.
 
     Args:
-      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read, too. In a bucket
-        a population to look for saves listing all others.
+      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read,
+        too. In a bucket a population to look for saves listing all others.
 
     Returns:
       One run per task, ordered by source as given, then by population and task id; named by what tells them apart.

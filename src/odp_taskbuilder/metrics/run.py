@@ -67,7 +67,8 @@ def short_name(metric: str) -> str:
 
 
 def parse_metrics(content: bytes) -> dict[str, float]:
-    """Reads a metrics file of the server (spec: http_api.md, section 6.1), gzip-compressed or not; NaN and Infinity may stand bare in it.
+    """Reads a metrics file of the server (spec: http_api.md, section 6.1), gzip-compressed or not; NaN and Infinity may
+    stand bare in it.
 
     Raises:
       ValueError: it is no such file.

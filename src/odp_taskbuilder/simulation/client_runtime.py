@@ -1,8 +1,8 @@
 """Executing a ClientOnlyPlan as a device does: the plan's own flatbuffer in TensorFlow Lite's stock interpreter.
 
-Devices link a kernel for ExternalDataset, the op that yields their examples; TensorFlow's wheel does not. That one node is replaced
-by a TFRecordDataset (and its options), so that the data token becomes the path of a TFRecord file of serialized `tf.train.Example`s (spec: plan.md,
-section 12.3). Everything else runs as it would be deployed.
+Devices link a kernel for ExternalDataset, the op that yields their examples; TensorFlow's wheel does not. That one node is
+replaced by a TFRecordDataset (and its options), so that the data token becomes the path of a TFRecord file of serialized
+`tf.train.Example`s (spec: plan.md, section 12.3). Everything else runs as it would be deployed.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ def _tfrecord_node() -> node_def_pb2.NodeDef:
 
 
 def _options_node() -> node_def_pb2.NodeDef:
-    """Switches tf.data's rewriting of the pipeline off: on a handful of examples it costs more than it saves, a third of a whole run."""
+    """Switches tf.data's rewriting of the pipeline off: on a handful of examples it costs more than it saves, a third of a
+    whole run."""
     options = dataset_options_pb2.Options()
     options.optimization_options.apply_default_optimizations = False
     options.autotune_options.enabled = False

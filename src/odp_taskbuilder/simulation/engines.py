@@ -19,7 +19,8 @@ class Engine(Protocol):
     """Runs client sessions. What a session yields does not depend on who runs it, nor on what ran before."""
 
     def run(self, sessions: Sequence[ClientSession]) -> list[SessionResult]:
-        """Runs sessions of one round, all with the same checkpoint, and returns their results in order; their partial sums are written then.
+        """Runs sessions of one round, all with the same checkpoint, and returns their results in order; their partial sums
+        are written then.
 
         Raises:
           OdpTaskError: as worker.ClientWorker, or a worker died time and again.

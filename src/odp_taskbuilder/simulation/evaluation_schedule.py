@@ -35,7 +35,8 @@ def choose_checkpoint(
 ) -> int:
     """The training round whose checkpoint an evaluation round reads.
 
-    The server puts the rounds completed in the last 24 hours into buckets, of `every` rounds or hours, and takes the first round of a bucket.
+    The server puts the rounds completed in the last 24 hours into buckets, of `every` rounds or hours, and takes the first
+    round of a bucket.
 
     Args:
       last_round: the last training round that is complete, >= 1.

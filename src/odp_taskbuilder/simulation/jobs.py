@@ -1,4 +1,7 @@
-"""What is asked of the worker processes of a simulation, and what they answer. Everything of size travels as files that both sides can read."""
+"""What is asked of the worker processes of a simulation, and what they answer.
+
+Everything of size travels as files that both sides can read.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,8 @@ class WriteClientCheckpoint:
 
 @dataclasses.dataclass(frozen=True)
 class ApplyPartials:
-    """Merge partial sums in the order given, apply them to a server checkpoint, write the new one; yields the round's metrics."""
+    """Merge partial sums in the order given, apply them to a server checkpoint, write the new one; yields the round's
+    metrics."""
 
     task_id: int
     server_checkpoint: str

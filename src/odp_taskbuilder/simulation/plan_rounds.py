@@ -19,8 +19,8 @@ from odp_taskbuilder.simulation.processes import ChildProcesses
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.worker import ServerWorker
 
-# Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a round, and it is fixed, since another grouping
-# of the same sums would round differently.
+# Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a
+# round, and it is fixed, since another grouping of the same sums would round differently.
 _MAX_SESSIONS = 16
 
 

@@ -3,9 +3,10 @@
     with ChildProcesses("worker", make_handler, count=4, scratch=scratch) as children:
         results = children.run(jobs)
 
-The standard library's forkserver imports TensorFlow once; every child is then there in a fraction of a second and shares its memory. The
-parent runs no TensorFlow op, and needs not even import it. A child ends when it is told to, when it is killed, and when its parent is
-gone, however that came about; nothing is left to the interpreter's finalization, which TensorFlow Lite does not always survive.
+The standard library's forkserver imports TensorFlow once; every child is then there in a fraction of a second and shares its
+memory. The parent runs no TensorFlow op, and needs not even import it. A child ends when it is told to, when it is killed,
+and when its parent is gone, however that came about; nothing is left to the interpreter's finalization, which TensorFlow
+Lite does not always survive.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class ChildProcesses:
         dead.end()
         if deaths >= _MAX_DEATHS:
             raise errors.OdpTaskError(
-                f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. Its last words: {dead.last_words()}"
+                f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. "
+                f"Its last words: {dead.last_words()}"
             )
         self._children[position] = self._start(position)
 
@@ -155,8 +157,8 @@ class _Child:
 def stop_forkserver() -> None:
     """Ends the process that children are forked from; the next child starts a new one.
 
-    The library has no public way: it leaves that process to notice that its parent is gone, which it does after the parent's end and,
-    with TensorFlow to take down, seconds later.
+    The library has no public way: it leaves that process to notice that its parent is gone, which it does after the parent's
+    end and, with TensorFlow to take down, seconds later.
     """
     forkserver = multiprocessing.forkserver._forkserver
     if forkserver._forkserver_pid is not None:

@@ -1,7 +1,7 @@
 """A Ray cluster that runs the clients: of several machines, or one that is started on this machine.
 
-Ray is optional. Its actors hold the same ClientWorker as the local processes; checkpoint and partial sums travel as bytes through Ray, so that machines share no file
-system but the one that the client data is on.
+Ray is optional. Its actors hold the same ClientWorker as the local processes; checkpoint and partial sums travel as bytes
+through Ray, so that machines share no file system but the one that the client data is on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _MAX_DEATHS = 3
 
 
 class RayEngine:
-    """Actors on a Ray cluster (engines.Engine): the one that RAY_ADDRESS names, otherwise one that lives as long as this object."""
+    """Actors on a Ray cluster (engines.Engine): the one that RAY_ADDRESS names, otherwise one that lives as long as this
+    object."""
 
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int):
         # Ray warns about a change of its defaults for accelerators, of which there are none here.

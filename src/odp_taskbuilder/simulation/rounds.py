@@ -241,14 +241,15 @@ class Rounds:
         self._last[kind] = (number, metrics)
 
     def _check_reports(self, kind: str, task: DeployedTask, number: int, result: RoundResult, clients: int) -> None:
-        """Refuses a round that a server would not complete. For an evaluation round it would find other clients; here some are missing then."""
+        """Refuses a round that a server would not complete. For an evaluation round it would find other clients; here some
+        are missing then."""
         if kind == "training" and self._options.sampling is Sampling.POISSON:
             return
         needed = task.report_goal if kind == "training" else 1
         if result.reports < needed:
             raise errors.UsageError(
-                f"In {kind} round {number} {result.reports} of {clients} clients reported; a server completes no round with fewer than {needed}. "
-                f"The first that did not: {result.bad_clients[0].reason}",
+                f"In {kind} round {number} {result.reports} of {clients} clients reported; a server completes no round with "
+                f"fewer than {needed}. The first that did not: {result.bad_clients[0].reason}",
                 next_step="Mend the data, or raise --clients_per_round.",
             )
 
@@ -277,7 +278,8 @@ class Rounds:
 
 
 def _available_clients(data: ClientData, min_example_count: int, skip_bad_clients: bool) -> Sequence[str]:
-    """The clients with enough examples; nothing is counted if none is asked for. A bad client that is to be skipped is found out when it is drawn."""
+    """The clients with enough examples; nothing is counted if none is asked for. A bad client that is to be skipped is found
+    out when it is drawn."""
     if min_example_count < 1:
         return data.client_ids
     available = []
@@ -304,7 +306,8 @@ def _check_cohort(task: DeployedTask, client_ids: Sequence[str], data: ClientDat
     wanted = options.clients_per_round
     if options.sampling is Sampling.FIXED and not task.report_goal <= wanted <= task.max_reports:
         raise errors.UsageError(
-            f"{wanted} clients per round are asked for; the task's rounds take from {task.report_goal} (the report goal) to {task.max_reports} reports.",
+            f"{wanted} clients per round are asked for; the task's rounds take from {task.report_goal} (the report goal) to "
+            f"{task.max_reports} reports.",
             next_step="Choose --clients_per_round in this range, or build with another report_goal or over_selection_rate.",
         )
     if len(client_ids) < wanted:
@@ -322,7 +325,8 @@ def _check_cohort(task: DeployedTask, client_ids: Sequence[str], data: ClientDat
 def _check_evaluation_cohort(task: DeployedTask, data: ClientData) -> None:
     if len(data.client_ids) < task.report_goal:
         raise errors.UsageError(
-            f"{data.source} has {len(data.client_ids)} clients: fewer than the report goal of the evaluation task, which is {task.report_goal}.",
+            f"{data.source} has {len(data.client_ids)} clients: fewer than the report goal of the evaluation task, which is "
+            f"{task.report_goal}.",
             next_step="Name other data with --evaluation_data, or lower the evaluation's report_goal.",
         )
 

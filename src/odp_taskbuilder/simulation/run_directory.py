@@ -82,9 +82,11 @@ class RunDirectory:
 
     def _check_settings(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
         try:
-            former = dict(json.loads(path.read_bytes()))
-        except ValueError as error:
-            raise errors.UsageError(f"{path} does not describe a run: {error}.", next_step="Name another --run_dir.") from error
+            former = json.loads(path.read_bytes())
+        except ValueError:
+            former = None
+        if not isinstance(former, dict):
+            raise errors.UsageError(f"{path} does not describe a run.", next_step="Name another --run_dir.")
         changed = [name for name in settings if former.get(name) != settings[name]]
         if changed:
             details = "; ".join(f"{name} was {former.get(name)!r} and is {settings[name]!r}" for name in changed)

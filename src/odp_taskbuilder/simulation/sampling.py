@@ -71,8 +71,8 @@ class CohortSampler:
         else:
             if len(allowed) < self._clients_per_round:
                 raise errors.UsageError(
-                    f"Round {self._round} needs {self._clients_per_round} clients; {len(allowed)} of {len(self._client_ids)} may take part, as one "
-                    f"that took part may come back after {self._minimum_separation} rounds.",
+                    f"Round {self._round} needs {self._clients_per_round} clients; {len(allowed)} of {len(self._client_ids)} "
+                    f"may take part, as one that took part may come back after {self._minimum_separation} rounds.",
                     next_step="Use data of more clients, or lower --clients_per_round or the task's minimum_separation.",
                 )
             drawn = np.sort(rng.choice(allowed, self._clients_per_round, replace=False))

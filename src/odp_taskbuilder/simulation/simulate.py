@@ -1,6 +1,7 @@
 """A whole simulation: the artifacts of a build, run on client data.
 
-summary = simulate("odp_artifacts/digits", SimulationOptions(data="clients/train", rounds=RoundOptions(rounds=30, clients_per_round=10)))
+options = SimulationOptions(data="clients/train", rounds=RoundOptions(rounds=30, clients_per_round=10))
+summary = simulate("odp_artifacts/digits", options)
 """
 
 from __future__ import annotations

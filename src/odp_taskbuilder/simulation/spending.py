@@ -14,8 +14,8 @@ _MAX_UPDATES = 10
 
 
 class PrivacySpending:
-    """Epsilon after a number of rounds, as `odp-task privacy` accounts for it: for the population that the task is meant for, not for the
-    clients of a simulation. None without a DP aggregator."""
+    """Epsilon after a number of rounds, as `odp-task privacy` accounts for it: for the population that the task is meant
+    for, not for the clients of a simulation. None without a DP aggregator."""
 
     def __init__(self, spec: Optional[PrivacySpec], rounds: int):
         """Prepares for a run of so many rounds."""
@@ -24,7 +24,7 @@ class PrivacySpending:
         self._every = max(1, rounds // _MAX_UPDATES)
 
     def progress(self, number: int) -> Optional[float]:
-        """Epsilon after a round, for some ten rounds of the run and within 0.02 % above `total`'s accounting; None for the others."""
+        """Epsilon after a round, at most 0.02 % above what `total` would say. Given for some ten rounds of a run."""
         if self._spec is None or number % self._every:
             return None
         mechanism = mechanism_of(dataclasses.replace(self._spec, rounds=number))

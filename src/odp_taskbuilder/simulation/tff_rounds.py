@@ -1,6 +1,7 @@
 """The oracle: the same learning process in TensorFlow Federated's own runtime, on the same clients and checkpoints.
 
-It shares with the plans what the process is composed of, and nothing of how they are written and run. No files travel, so it reports no communication.
+It shares with the plans what the process is composed of, and nothing of how they are written and run. No files travel, so it
+reports no communication.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class ClientWorker:
         """Runs a session.
 
         Raises:
-          OdpTaskError: a client's data cannot be read (StorageError), does not fit the plan (UsageError), or the plan fails on it (ArtifactError), unless such
-            clients are skipped; a file cannot be written (StorageError).
+          OdpTaskError: a client's data cannot be read (StorageError), does not fit the plan (UsageError), or the plan fails
+            on it (ArtifactError), unless such clients are skipped; a file cannot be written (StorageError).
         """
         sizes: list[int] = []
         bad_clients: list[BadClient] = []

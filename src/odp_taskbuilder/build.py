@@ -19,7 +19,7 @@ from odp_taskbuilder.artifacts import directory, manifest
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
-from odp_taskbuilder.model import scan
+from odp_taskbuilder.model import files, scan
 from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
@@ -76,13 +76,46 @@ class BuiltTasks:
 class BuildResult:
     """A build whose artifacts are in `directory`, and at `uploaded` where the config names destinations in artifact-only mode."""
 
-    built: BuiltTasks
+    spec: TaskSpec
+    budget: PrivacyBudget
+    report: task_builder_pb2.TaskReport
+    task_group: task_builder_pb2.TaskGroup
     directory: pathlib.Path
     manifest: manifest.Manifest
     uploaded: tuple[str, ...] = ()
 
 
-def _unannounced(name: str) -> contextlib.AbstractContextManager:
+@dataclasses.dataclass(frozen=True)
+class BuildRequest:
+    """What is known of a build before its model is looked at.
+
+    Attributes:
+      destination: the directory to write to, which was found to be ours to replace.
+      has_destinations: the artifacts are also to go where the config says.
+    """
+
+    task_config: LoadedConfig
+    spec: TaskSpec
+    options: BuildOptions
+    destination: pathlib.Path
+    overwrite: bool
+    has_destinations: bool
+
+    def upload(self, stage: Stage) -> tuple[str, ...]:
+        """Uploads what was written to the destinations that the config names, if any; returns their URLs.
+
+        Raises:
+          errors.StorageError: an upload failed.
+        """
+        if not self.has_destinations:
+            return ()
+        with stage("uploading artifacts"):
+            pushed = push.push(self.destination, push.PushOptions(overwrite=self.overwrite))
+        return tuple(done.url for done in pushed)
+
+
+def unannounced(name: str) -> contextlib.AbstractContextManager:
+    """A Stage that tells nobody."""
     return contextlib.nullcontext()
 
 
@@ -93,7 +126,7 @@ def build(
     options: BuildOptions = BuildOptions(),
     *,
     overwrite: bool = False,
-    stage: Stage = _unannounced,
+    stage: Stage = unannounced,
 ) -> BuildResult:
     """Builds the tasks of a config and writes their artifacts to `output/<population>/`, completely or not at all.
 
@@ -108,6 +141,19 @@ def build(
     Raises:
       errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then, unless an upload failed.
     """
+    request = check_request(task_config, output, options, overwrite=overwrite)
+    with inputs.local_model(saved_model, stage) as model:
+        built = build_tasks(model, request.task_config, request.options, stage=stage)
+        with stage("writing artifacts"):
+            written = directory.save(
+                built.artifacts, request.destination, form=built.spec.form.value, inputs=built.inputs, overwrite=overwrite
+            )
+    uploaded = request.upload(stage)
+    return BuildResult(built.spec, built.budget, built.report, built.task_group, request.destination, written, uploaded)
+
+
+def check_request(task_config: Path, output: Path, options: BuildOptions, *, overwrite: bool) -> BuildRequest:
+    """Reads and resolves the config of a build and checks its destination; arguments and errors as for `build`."""
     loaded = inputs.read_config(task_config)
     has_destinations = options.artifact_only and tasks.names_destinations(loaded.config)
     if has_destinations:
@@ -115,21 +161,11 @@ def build(
     spec = resolve(loaded, options.resolve)
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
-    with inputs.local_model(saved_model, stage) as model:
-        built = build_tasks(model, loaded, options, stage=stage)
-        with stage("writing artifacts"):
-            written = directory.save(
-                built.artifacts, destination, form=spec.form.value, inputs=built.inputs, overwrite=overwrite
-            )
-    uploaded: tuple[str, ...] = ()
-    if has_destinations:
-        with stage("uploading artifacts"):
-            uploaded = tuple(done.url for done in push.push(destination, push.PushOptions(overwrite=overwrite)))
-    return BuildResult(built, destination, written, uploaded)
+    return BuildRequest(loaded, spec, options, destination, overwrite, has_destinations)
 
 
 def build_tasks(
-    saved_model: Path, task_config: LoadedConfig, options: BuildOptions = BuildOptions(), *, stage: Stage = _unannounced
+    saved_model: Path, task_config: LoadedConfig, options: BuildOptions = BuildOptions(), *, stage: Stage = unannounced
 ) -> BuiltTasks:
     """Builds the tasks of a config without writing anything.
 
@@ -138,14 +174,14 @@ def build_tasks(
     """
     spec = resolve(task_config, options.resolve)
     with stage("privacy accounting"):
-        budget = _budget(spec)
+        budget = budget_of(spec)
     if not options.trust_model:
         with stage("scanning the model"):
             scan.require_safe(saved_model)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
         from odp_taskbuilder.learning import evaluation, preprocessing, training
-        from odp_taskbuilder.model import files, load
+        from odp_taskbuilder.model import load
         from odp_taskbuilder.plan import initial_state
     with stage("loading the model"):
         loaded_model = load.load_model(saved_model)
@@ -175,15 +211,22 @@ def build_tasks(
         eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
 
     report = tasks.task_report(spec, budget)
-    digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
-    digests["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
+    digests = input_digests(saved_model, task_config)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, report_text(report, budget, spec))
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
 
 
-def _budget(spec: TaskSpec) -> PrivacyBudget:
+def budget_of(spec: TaskSpec) -> PrivacyBudget:
+    """The privacy budget of a config's tasks. Raises PrivacyBudgetError."""
     # Evaluation adds no noise and spends nothing that could be accounted: its state takes any noise.
     return privacy_budget(spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True))
+
+
+def input_digests(saved_model: Path, task_config: LoadedConfig) -> dict[str, str]:
+    """Digests of the model's files and of the config, for the manifest. Raises ModelError where there is no model."""
+    digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+    digests["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
+    return digests
 
 
 def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec: TaskSpec) -> str:

@@ -98,14 +98,14 @@ def test_flex_ops_and_versions_of_the_training_plan(golden, built):
         report = ops_report(load_client_only_plan(path).tflite_graph)
         flex[origin] = {use.op: use.count for use in report.ops if use.kind.value == "flex"}
     assert flex["ours"] == flex["published"]
-    group = built["mapreduce"].built.task_group
+    group = built["mapreduce"].task_group
     assert (group.training_task.min_client_version, group.eval_task.min_client_version) == ("341912000", "341812000")
     # Without L2Loss the DistributeAggregate form runs on older modules.
-    assert built["distribute_aggregate"].built.task_group.training_task.min_client_version == "341812000"
+    assert built["distribute_aggregate"].task_group.training_task.min_client_version == "341812000"
 
 
 def test_calibrated_noise_agrees_with_the_published_one(built):
-    assert built["mapreduce"].built.budget.noise_multiplier == pytest.approx(0.22200349, rel=1e-4)
+    assert built["mapreduce"].budget.noise_multiplier == pytest.approx(0.22200349, rel=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)

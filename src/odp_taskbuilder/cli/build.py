@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import click
 from google.protobuf import json_format, text_format
@@ -42,6 +42,7 @@ from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
 @options.absl_flag("trust_model", help="Load the model without scanning it first.")
+@options.absl_flag("sandbox", help="Load the model in a child process that can do little harm. The server always does.")
 @click.option(
     "--task_builder_server", metavar="URL", help="Have this server build, create and upload, instead of building here."
 )
@@ -62,6 +63,7 @@ def command(
     skip_dp_check: bool,
     skip_dp_aggregator: bool,
     trust_model: bool,
+    sandbox: bool,
     task_builder_server: Optional[str],
     api_key: Optional[str],
     impersonate_service_account: Optional[str],
@@ -103,14 +105,25 @@ def command(
         )
         return
     if trust_model:
-        output.note("The model is not scanned (--trust_model): loading it may run what its author put in, with your rights.")
-    result = pipeline.build(
+        rights = "with the rights of the sandbox" if sandbox else "with your rights"
+        output.note(f"The model is not scanned (--trust_model): loading it may run what its author put in, {rights}.")
+    build = _sandboxed_build() if sandbox else pipeline.build
+    result = build(
         saved_model, task_config, output_directory, build_options, overwrite=overwrite, stage=output.Progress().stage
     )
     if json_mode:
         output.print_json(_document(result))
     else:
         _print_text(result)
+
+
+def _sandboxed_build() -> Callable[..., pipeline.BuildResult]:
+    from odp_taskbuilder import sandbox, sandboxed_build
+
+    output.note("In the sandbox:")
+    for protection in sandbox.available():
+        output.note(f"  {protection}")
+    return sandboxed_build.build_sandboxed
 
 
 def _build_remotely(
@@ -137,19 +150,18 @@ def _build_remotely(
 
 
 def _document(result: pipeline.BuildResult) -> dict[str, Any]:
-    built = result.built
     to_dict = {"preserving_proto_field_name": True}
     document = {
         "directory": str(result.directory),
         "files": {name: vars(digest) for name, digest in result.manifest.files.items()},
         "uploaded": list(result.uploaded),
-        "task_report": json_format.MessageToDict(built.report, **to_dict),
-        "task_group": json_format.MessageToDict(built.task_group, **to_dict),
-        "notices": list(built.spec.notices),
+        "task_report": json_format.MessageToDict(result.report, **to_dict),
+        "task_group": json_format.MessageToDict(result.task_group, **to_dict),
+        "notices": list(result.spec.notices),
     }
-    if built.spec.mode.trains:
+    if result.spec.mode.trains:
         # The report's numbers are 32-bit; these are what was computed.
-        document["privacy"] = {**vars(built.budget), "aggregator": built.budget.aggregator and built.budget.aggregator.value}
+        document["privacy"] = {**vars(result.budget), "aggregator": result.budget.aggregator and result.budget.aggregator.value}
     return document
 
 

@@ -35,7 +35,7 @@ _ORDER = (
 )
 # The server reads an artifact into one byte array.
 MAX_ARTIFACT_BYTES = (2 << 30) - 1
-_MAX_TASK_BYTES = 1 << 20
+MAX_TASK_BYTES = 1 << 20
 _BUILD = "Build it again: odp-task build."
 
 
@@ -145,7 +145,7 @@ def _read_task(directory: pathlib.Path, role: str) -> TaskArtifacts:
     path = directory / f"{prefix}{artifact_set.TASK}"
     try:
         with open(path, "rb") as file:
-            task = text_format.Parse(file.read(_MAX_TASK_BYTES).decode("utf-8"), task_pb2.Task())
+            task = text_format.Parse(file.read(MAX_TASK_BYTES).decode("utf-8"), task_pb2.Task())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise errors.ArtifactError(f"{path} cannot be read: {error}.", next_step=_BUILD) from error
     files = {artifact: directory / f"{prefix}{name}" for artifact, (name, _) in _FILES.items()}

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from odp_taskbuilder import build as pipeline
-from odp_taskbuilder import errors, tasks
+from odp_taskbuilder import errors, sandboxed_build, tasks
 from odp_taskbuilder.artifacts import directory
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ResolveOptions
-from odp_taskbuilder.model import scan
 from odp_taskbuilder.privacy import privacy_budget
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.sandbox import failures
-from odp_taskbuilder.service import build_failures, build_output
 
 
 def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         skip_dp_aggregator=options["skip_dp_aggregator"],
         require_artifact_urls=options["artifact_only"],
     )
-    stages = [build_failures.READING_STAGES[0]]
+    stages = ["resolving the config"]
 
     @contextlib.contextmanager
     def stage(name: str) -> Iterator[None]:
@@ -46,10 +44,11 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         yield
 
     try:
-        scan.require_safe(saved_model)
         build_options = pipeline.BuildOptions(resolve_options, options["skip_flex_ops_check"], options["artifact_only"])
         built = pipeline.build_tasks(saved_model, loaded, build_options, stage=stage)
-        directory.save(built.artifacts, pathlib.Path(build_output.DIRECTORY), form=built.spec.form.value, inputs=built.inputs)
+        directory.save(
+            built.artifacts, pathlib.Path(sandboxed_build.DIRECTORY), form=built.spec.form.value, inputs=built.inputs
+        )
     except (errors.ConfigError, errors.PrivacyBudgetError) as error:
         return {"error": failures.to_document(error), "stage": stages[-1], "report": ""}
     except errors.OdpTaskError as error:

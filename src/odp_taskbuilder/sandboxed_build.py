@@ -1,0 +1,161 @@
+"""The pipeline of build.py with the model in a sandbox: `odp-task build --sandbox`.
+
+This process reads the config, spends the privacy budget, scans the model and writes the result; TensorFlow, and with it the model,
+runs in a child without network or files of the user's (sandbox/). Of what the child leaves, only the plans, the checkpoints and the
+version that each client plan needs are used; tasks, report and manifest are made here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from google.protobuf import text_format
+
+from odp_taskbuilder import build as pipeline
+from odp_taskbuilder import errors, inputs, sandbox, tasks
+from odp_taskbuilder.artifacts import artifact_set, directory, manifest
+from odp_taskbuilder.config import LoadedConfig
+from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
+from odp_taskbuilder.model import scan
+from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+from odp_taskbuilder.service import artifact_files
+
+# Where the child leaves its artifacts, below its scratch directory.
+DIRECTORY = "artifacts"
+
+_BUILD_FUNCTION = "odp_taskbuilder.sandboxed_build:build_in_scratch"
+
+
+def build_sandboxed(
+    saved_model: pipeline.Path,
+    task_config: pipeline.Path,
+    output: pipeline.Path = pipeline.DEFAULT_OUTPUT,
+    options: pipeline.BuildOptions = pipeline.BuildOptions(),  # noqa: B008 - frozen
+    *,
+    overwrite: bool = False,
+    stage: pipeline.Stage = pipeline.unannounced,
+) -> pipeline.BuildResult:
+    """Builds as `build.build` does, with the same arguments, result and errors, but loads the model in a sandbox only.
+
+    With `options.trust_model` the sandbox is all that stands between the model and this machine.
+
+    Raises:
+      errors.ModelError: also when the child crashed, reached one of its limits, or left something else than artifacts.
+    """
+    request = pipeline.check_request(task_config, output, options, overwrite=overwrite)
+    spec = request.spec
+    with stage("privacy accounting"):
+        budget = pipeline.budget_of(spec)
+    report = tasks.task_report(spec, budget)
+    with contextlib.ExitStack() as stack:
+        model = stack.enter_context(inputs.local_model(saved_model, stage))
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
+        digests = pipeline.input_digests(model, request.task_config)
+        if not options.trust_model:
+            with stage("scanning the model"):
+                scan.require_safe(model)
+        with stage("building in the sandbox"):
+            _run(model, request, scratch)
+        with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:
+            group = take_artifacts(scratch, spec, options.artifact_only, staging)
+            (staging / artifact_set.REPORT).write_text(pipeline.report_text(report, budget, spec), encoding="utf-8")
+            written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests)
+            (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
+    return pipeline.BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
+
+
+def _run(model: pathlib.Path, request: pipeline.BuildRequest, scratch: pathlib.Path) -> None:
+    try:
+        sandbox.run(_BUILD_FUNCTION, _arguments(model, request), scratch=scratch, readable=[model])
+    except errors.ConfigError as error:
+        # The child has the config without its text: where the problems stand is known here.
+        config = request.task_config
+        problems = [config.problem(problem.path, problem.message, problem.suggestion) for problem in error.problems]
+        raise errors.ConfigError(problems, source=config.source) from error
+
+
+def _arguments(model: pathlib.Path, request: pipeline.BuildRequest) -> dict[str, Any]:
+    return {
+        "saved_model": str(model.resolve()),
+        "task_config": base64.b64encode(request.task_config.config.SerializeToString()).decode("ascii"),
+        # What was to be scanned was scanned before.
+        "options": dataclasses.asdict(dataclasses.replace(request.options, trust_model=True)),
+    }
+
+
+def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, Any]) -> None:
+    """What runs in the sandbox: builds into DIRECTORY of the working directory.
+
+    Args:
+      saved_model: an absolute path.
+      task_config: the serialized TaskConfig, in base64.
+      options: the fields of BuildOptions.
+    """
+    loaded = LoadedConfig(task_builder_pb2.TaskConfig.FromString(base64.b64decode(task_config)))
+    build_options = pipeline.BuildOptions(**{**options, "resolve": ResolveOptions(**options["resolve"])})
+    built = pipeline.build_tasks(saved_model, loaded, build_options)
+    artifacts = pathlib.Path(DIRECTORY)
+    artifacts.mkdir()
+    built.artifacts.write_files(artifacts)
+
+
+def take_artifacts(
+    scratch: pathlib.Path, spec: TaskSpec, artifact_only: bool, target: pathlib.Path
+) -> task_builder_pb2.TaskGroup:
+    """Copies plans and checkpoints out of the scratch directory of a sandbox that has ended, and writes the tasks that go with them.
+
+    Returns:
+      The tasks. They are made from `spec`; of what the sandbox says, only the version that a client plan needs is used.
+
+    Raises:
+      errors.ModelError: something else than files of artifacts was left.
+    """
+    built = scratch / DIRECTORY
+    group = task_builder_pb2.TaskGroup()
+    if spec.training is not None:
+        task = _take_task(built, "", spec, artifact_only, target)
+        group.training_task.CopyFrom(task)
+    if spec.evaluation is not None:
+        task = _take_task(built, artifact_set.EVALUATION_PREFIX, spec, artifact_only, target)
+        group.eval_task.CopyFrom(task)
+    return group
+
+
+def _take_task(built: pathlib.Path, prefix: str, spec: TaskSpec, artifact_only: bool, target: pathlib.Path) -> task_pb2.Task:
+    version = _min_client_version(built, f"{prefix}{artifact_set.TASK}")
+    if artifact_only:
+        urls = spec.evaluation.rounds.urls if prefix else spec.training.urls
+        task = tasks.artifact_only_task(urls, version)
+    else:
+        task = tasks.evaluation_task(spec, version) if prefix else tasks.training_task(spec, version)
+    (target / f"{prefix}{artifact_set.TASK}").write_text(text_format.MessageToString(task), encoding="utf-8")
+    for name in (artifact_set.PLAN, artifact_set.CLIENT_ONLY_PLAN, artifact_set.CHECKPOINT):
+        # Copied, not moved: the copy has no permissions, links or holes of the child's making.
+        with _open(built, f"{prefix}{name}") as source, open(target / f"{prefix}{name}", "xb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+    return task
+
+
+def _min_client_version(built: pathlib.Path, name: str) -> str:
+    with _open(built, name, artifact_files.MAX_TASK_BYTES) as file:
+        try:
+            version = text_format.Parse(file.read().decode("utf-8"), task_pb2.Task()).min_client_version
+        except (ValueError, text_format.ParseError) as error:
+            raise errors.ModelError(f"{name} is no task") from error
+    if version and not (version.isascii() and version.isdigit()):
+        raise errors.ModelError(f"{name} has no usable min_client_version")
+    return version
+
+
+def _open(built: pathlib.Path, name: str, max_bytes: int = artifact_files.MAX_ARTIFACT_BYTES) -> BinaryIO:
+    # The directory itself may have been replaced by a link, too.
+    if built.is_symlink():
+        raise errors.ModelError("The sandboxed work left a link in place of its output.")
+    return sandbox.open_output(built, name, max_bytes)

@@ -1,0 +1,68 @@
+"""`odp-task build --sandbox`: the same artifacts from a good model, and nothing from a hostile one."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from test_build import EXAMPLE, run
+
+from odp_taskbuilder import sandbox
+
+# In a process of its own: TensorFlow is not for the test's. Saves a model that writes a file when it is loaded, and proves it.
+MAKE_HOSTILE = """
+import json, os, pathlib, sys
+import hostile_models
+folder = pathlib.Path(sys.argv[1])
+targets = hostile_models.Targets(folder / "canaries", 1)
+hostile_models.save_harmless(folder / "model", lambda module: hostile_models.resource_initializer(module, targets))
+print(json.dumps(hostile_models.achieved(folder / "model", targets)), flush=True)
+os._exit(0)
+"""
+
+
+def build_example(tmp_path, *options):
+    model, config = EXAMPLE / "saved_model", EXAMPLE / "train.pbtxt"
+    process = run("build", "--saved_model", model, "--task_config", config, "--json", *options, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout), process.stderr
+
+
+def test_a_sandboxed_build_gives_the_same_result_and_says_what_protects(tmp_path):
+    plain, _ = build_example(tmp_path, "--output", "plain")
+    sandboxed, said = build_example(tmp_path, "--output", "sandboxed", "--sandbox")
+    assert sandboxed.pop("directory") != plain.pop("directory")
+    assert len(plain["files"]) == 9
+    assert sandboxed == plain
+    manifests = [(tmp_path / output / "digits" / "manifest.json").read_bytes() for output in ("plain", "sandboxed")]
+    assert manifests[0] == manifests[1]
+    assert all(str(protection) in said for protection in sandbox.available())
+
+
+def test_a_model_that_writes_when_it_is_loaded_writes_nothing(tmp_path):
+    missing = [str(protection) for protection in sandbox.available() if not protection.in_force]
+    if missing:
+        pytest.skip(f"not in force on this machine: {missing}")
+    canaries = tmp_path / "canaries"
+    canaries.mkdir()
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE_HOSTILE, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout.splitlines()[-1]) == ["wrote"]
+    before = set(tmp_path.rglob("*"))
+
+    arguments = ["build", "--saved_model", tmp_path / "model", "--task_config", EXAMPLE / "train.pbtxt"]
+    process = run(*arguments, "--trust_model", "--sandbox", cwd=tmp_path)
+
+    assert process.returncode == 4, process.stderr
+    assert "with the rights of the sandbox" in process.stderr
+    assert "Cannot load the model" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert list(canaries.iterdir()) == []
+    assert set(tmp_path.rglob("*")) == before

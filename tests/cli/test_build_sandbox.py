@@ -62,7 +62,7 @@ def test_a_model_that_writes_when_it_is_loaded_writes_nothing(tmp_path):
 
     assert process.returncode == 4, process.stderr
     assert "with the rights of the sandbox" in process.stderr
-    assert "Cannot load the model" in process.stderr
+    assert "TensorFlow cannot load the model" in process.stderr
     assert "Traceback" not in process.stderr
     assert list(canaries.iterdir()) == []
     assert set(tmp_path.rglob("*")) == before

@@ -81,7 +81,7 @@ MISTAKES = [
     (["--saved_model", "{foreign}", "--task_config", "{config}"], 4, "not a FunctionalModel"),
     (["--saved_model", "{truncated}", "--task_config", "{config}"], 4, "{truncated}"),
     (["--saved_model", "{model}", "--task_config", "{greedy}"], 5, "not private enough"),
-    (["--saved_model", "{unsupported}", "--task_config", "{config}"], 6, "Please contact Google to register these ops: {{'Cholesky': 'Cholesky"),
+    (["--saved_model", "{unsupported}", "--task_config", "{config}"], 6, "Please contact Google to register these ops: {{'Cholesky': '(CholeskyOp<float>)'"),
     (["--saved_model", "{dictionary}", "--task_config", "{config}"], 3, "Label name cannot be empty."),
     (["--saved_model", "{float16}", "--task_config", "{config}"], 4, "float16"),
     (["--saved_model", "{model}", "--task_config", "{config}", "--output", "{file}"], 7, "{file}"),

@@ -155,4 +155,6 @@ def _with_containers(tff_type: tff.Type) -> tff.Type:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TensorFlow's headline, which says nothing of the cause.
+    return next((line for line in lines if line != "Graph execution error:"), type(error).__name__)

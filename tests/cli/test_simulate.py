@@ -104,7 +104,9 @@ def test_the_tutorial_learns_reports_its_epsilon_and_plots_both_runs(workshop):
     assert all(f"<!-- {name} -->" in figure for name in (*runs, "train/loss", "eval/sparse_categorical_accuracy"))
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.full), (signal.SIGKILL, -9)]
+)
 def test_no_process_outlives_the_command_and_finished_rounds_are_kept(number, code, workshop, tmp_path):
     memory_file_system = pathlib.Path("/dev/shm")
     before = set(memory_file_system.glob("odp-task-simulate-*"))

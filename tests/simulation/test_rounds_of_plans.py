@@ -169,24 +169,24 @@ def test_a_bad_client_is_named_with_its_file(case, run, eleven_clients):
     assert "--skip_bad_clients" in raised.value.next_step
 
 
-def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients, tmp_path):
-    _, without = run("unconditional", "without", data=eleven_clients, rounds=2, clients_per_round=10)
+def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients):
+    _, without = run("unconditional", "without", data=eleven_clients, rounds=1, clients_per_round=10)
+    for case in ("no examples", "other shape", "corrupt"):
+        BAD_CLIENTS[case][0](eleven_clients / f"bad {case}.tfrecord")
     reports = []
-    for write, *_ in BAD_CLIENTS.values():
-        write(eleven_clients / "bad.tfrecord")
-        name = f"with {len(reports)}"
-        summary, directory = run(
-            "unconditional",
-            name,
-            data=eleven_clients,
-            rounds=1,
-            clients_per_round=11,
-            skip_bad_clients=True,
-            on_round=reports.append,
-        )
-        assert summary.bad_clients == 1
-        assert summary.training.metrics["simulation/reports"] == 10
-        np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
+    summary, directory = run(
+        "unconditional",
+        "with",
+        data=eleven_clients,
+        rounds=1,
+        clients_per_round=13,
+        skip_bad_clients=True,
+        on_round=reports.append,
+    )
+    assert summary.bad_clients == 3
+    assert {client.client_id for client in reports[0].bad_clients} == {"bad no examples", "bad other shape", "bad corrupt"}
+    assert summary.training.metrics["simulation/reports"] == 10
+    np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
 
 
 def resident_kilobytes(pid):

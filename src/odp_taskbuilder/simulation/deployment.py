@@ -196,15 +196,20 @@ def _privacy(
     return PrivacySpec(
         aggregator=DpAggregator(task_builder_pb2.DpAggregator.Enum.Name(applied.dp_aggregator)),
         skip_aggregator=False,
-        # What was built is only accounted for here, not judged again.
+        # What was built is accounted for here, not judged again: the target plays no part.
         skip_check=True,
         noise_multiplier=dp.noise_multiplier,
         clip_norm=dp.dp_clip_norm,
-        target_epsilon=dp.dp_epsilon,
-        # The report's numbers are 32-bit: 1 / population may have been rounded up.
-        delta=min(dp.dp_delta, 1 / assumed_population),
+        target_epsilon=1.0,
+        delta=_delta(dp.dp_delta, assumed_population),
         rounds=task.total_iteration,
         report_goal=task.min_aggregation_size,
         minimum_separation=eligibility.minimum_separation,
         population=assumed_population,
     )
+
+
+def _delta(reported: float, population: int) -> float:
+    """The report's numbers are 32-bit: 1 / population, the largest delta that accounting takes, may have been rounded up."""
+    largest = 1 / population
+    return largest if largest < reported < largest * (1 + 1e-6) else reported

@@ -212,33 +212,36 @@ class Rounds:
         """Runs a round of one of the tasks, unless it is finished already."""
         metrics = self._directory.metrics(task.task_id, number)
         if metrics is None:
-            start = time.monotonic()
-            result = runner.run_round(
-                task.task_id, self._directory.checkpoint(self._deployment.training.task_id, checkpoint_round), cohort
-            )
-            self._check_reports(kind, task, number, result, len(cohort))
-            metrics = {
-                **result.metrics,
-                f"{PROGRESS_PREFIX}reports": float(result.reports),
-                f"{PROGRESS_PREFIX}bad_clients": float(len(result.bad_clients)),
-                f"{PROGRESS_PREFIX}checkpoint_round": float(checkpoint_round),
-            }
-            if result.communication is not None:
-                total = self._totals[kind] + result.communication
-                metrics.update(communication_metrics(result.communication, total, len(cohort), result.reports))
-            if kind == "training":
-                self._directory.keep_checkpoint(task.task_id, number, result.new_checkpoint)
-            self._directory.finish_round(task.task_id, number, metrics)
-            self._log(kind, number, metrics)
-            self._clients += len(cohort)
-            self._bad_clients += len(result.bad_clients)
-            epsilon = self._spending.progress(number) if kind == "training" else None
-            seconds = time.monotonic() - start
-            self._on_round(
-                RoundReport(kind, number, checkpoint_round, metrics, len(cohort), result.bad_clients, seconds, epsilon)
-            )
+            metrics = self._run_round(runner, kind, task, number, checkpoint_round, cohort)
         self._totals[kind] = cumulative(metrics)
         self._last[kind] = (number, metrics)
+
+    def _run_round(
+        self, runner: RoundRunner, kind: str, task: DeployedTask, number: int, checkpoint_round: int, cohort: Sequence[str]
+    ) -> Mapping[str, float]:
+        start = time.monotonic()
+        server_checkpoint = self._directory.checkpoint(self._deployment.training.task_id, checkpoint_round)
+        result = runner.run_round(task.task_id, server_checkpoint, cohort)
+        self._check_reports(kind, task, number, result, len(cohort))
+        metrics = {
+            **result.metrics,
+            f"{PROGRESS_PREFIX}reports": float(result.reports),
+            f"{PROGRESS_PREFIX}bad_clients": float(len(result.bad_clients)),
+            f"{PROGRESS_PREFIX}checkpoint_round": float(checkpoint_round),
+        }
+        if result.communication is not None:
+            total = self._totals[kind] + result.communication
+            metrics.update(communication_metrics(result.communication, total, len(cohort), result.reports))
+        if kind == "training":
+            self._directory.keep_checkpoint(task.task_id, number, result.new_checkpoint)
+        self._directory.finish_round(task.task_id, number, metrics)
+        self._log(kind, number, metrics)
+        seconds = time.monotonic() - start
+        self._clients += len(cohort)
+        self._bad_clients += len(result.bad_clients)
+        epsilon = self._spending.progress(number) if kind == "training" else None
+        self._on_round(RoundReport(kind, number, checkpoint_round, metrics, len(cohort), result.bad_clients, seconds, epsilon))
+        return metrics
 
     def _check_reports(self, kind: str, task: DeployedTask, number: int, result: RoundResult, clients: int) -> None:
         """Refuses a round that a server would not complete. For an evaluation round it would find other clients; here some

@@ -18,7 +18,13 @@ class PrivacySpending:
     for, not for the clients of a simulation. None without a DP aggregator."""
 
     def __init__(self, spec: Optional[PrivacySpec], rounds: int):
-        """Prepares for a run of so many rounds."""
+        """Prepares for a run of so many rounds.
+
+        Raises:
+          ConfigError: the population is too small for the task's delta or report goal.
+        """
+        if spec is not None:
+            mechanism_of(spec)
         self._spec = spec
         self._rounds = rounds
         self._every = max(1, rounds // _MAX_UPDATES)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.spec import PlanForm
 from odp_taskbuilder.plan import client, compaction, distribute_aggregate, map_reduce, tflite
+from odp_taskbuilder.plan.accurate_norm import loses_l2_losses
 from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
 
@@ -25,37 +25,34 @@ def build_plan(
       errors.ModelError: the client graph cannot be converted, or the process needs what servers lack.
     """
     if form is PlanForm.MAP_REDUCE:
-        plan, graph_def, phase = _map_reduce(next_computation, source)
+        components = tff.backends.mapreduce.get_map_reduce_form_for_computation(
+            next_computation, grappler_config=without_optimization()
+        )
+        plan = map_reduce.server_plan(components)
+        work, update_type = components.work, components.work.type_signature.result[0]
     else:
-        plan, graph_def, phase = _distribute_aggregate(next_computation, source)
+        components = tff.backends.mapreduce.get_distribute_aggregate_form_for_computation(next_computation)
+        plan = distribute_aggregate.server_plan(components)
+        work = distribute_aggregate.extract_tensorflow(components.client_work)
+        update_type = work.type_signature.result
+    # Published plans in MapReduce form keep TensorFlow's L2Loss, which is accurate and needs module version 341912000.
+    tflite_graph, phase = _client(work, update_type, source, accurate_norms=form is not PlanForm.MAP_REDUCE)
     plan.phase[0].client_phase.CopyFrom(phase)
-    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
     plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)
     return plan
 
 
-def _map_reduce(
-    next_computation: tff.Computation, source: client.DataSource
-) -> tuple[plan_pb2.Plan, tf.compat.v1.GraphDef, plan_pb2.ClientPhase]:
-    components = tff.backends.mapreduce.get_map_reduce_form_for_computation(
-        next_computation, grappler_config=without_optimization()
-    )
-    work_type = components.work.type_signature
-    # Published plans of this form keep TensorFlow's L2Loss, which is accurate and needs module version 341912000.
-    graph_def, phase = client.client_graph(
-        components.work, work_type.parameter[1], work_type.result[0], source, accurate_norms=False
-    )
-    return map_reduce.server_plan(components), graph_def, phase
-
-
-def _distribute_aggregate(
-    next_computation: tff.Computation, source: client.DataSource
-) -> tuple[plan_pb2.Plan, tf.compat.v1.GraphDef, plan_pb2.ClientPhase]:
-    components = tff.backends.mapreduce.get_distribute_aggregate_form_for_computation(next_computation)
-    work = distribute_aggregate.extract_tensorflow(components.client_work)
-    work_type = work.type_signature
-    graph_def, phase = client.client_graph(work, work_type.parameter[1], work_type.result, source, accurate_norms=True)
-    return distribute_aggregate.server_plan(components), graph_def, phase
+def _client(
+    work: tff.Computation, update_type: tff.Type, source: client.DataSource, *, accurate_norms: bool
+) -> tuple[bytes, plan_pb2.ClientPhase]:
+    """What devices run, as a flatbuffer, and the message that says how."""
+    broadcast_type = work.type_signature.parameter[1]
+    graph_def, phase = client.client_graph(work, broadcast_type, update_type, source, accurate_norms=accurate_norms)
+    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
+    if not accurate_norms and loses_l2_losses(graph_def, tflite_graph):
+        # Under FED_SGD, for one: the clip would not hold.
+        return _client(work, update_type, source, accurate_norms=True)
+    return tflite_graph, phase
 
 
 def client_only_plan(plan: plan_pb2.Plan) -> plan_pb2.ClientOnlyPlan:

@@ -180,14 +180,16 @@ def build_tasks(
             scan.require_safe(saved_model)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
-        from odp_taskbuilder.learning import evaluation, preprocessing, training
+        from odp_taskbuilder.learning import evaluation, limits, metrics, preprocessing, training
         from odp_taskbuilder.model import load
         from odp_taskbuilder.plan import initial_state
     with stage("loading the model"):
         loaded_model = load.load_model(saved_model)
+        limits.check_sizes(loaded_model, spec)
         parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
     with stage("composing the learning process"):
         model = training.with_metrics(loaded_model, spec.learning.metrics)
+        metrics.check_fit(model, spec.learning.metrics, task_config)
         process = training.training_process(model, spec, budget)
         state_type = process.initialize.type_signature.result.member
 

@@ -15,6 +15,9 @@ from typing import Any, Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder import errors
+from odp_taskbuilder.config import LoadedConfig
+
 _METRICS: dict[str, Callable[..., tf.keras.metrics.Metric]] = {
     "auc-roc": tf.keras.metrics.AUC,
     "auc-pr": functools.partial(tf.keras.metrics.AUC, curve="PR"),
@@ -81,6 +84,62 @@ def metric_functions(names: Sequence[str]) -> tuple[Callable[[], Any], Callable[
         return values
 
     return initialize, update, finalize
+
+
+def check_fit(model: tff.learning.models.FunctionalModel, names: Sequence[str], config: LoadedConfig) -> None:
+    """Traces every metric, alone, on what the model puts out and on the label. Nothing is computed.
+
+    What depends on the size of a batch, or on values, can still fail on a device.
+
+    Args:
+      names: metrics of the allow list, none of them twice.
+      config: the config that names them.
+
+    Raises:
+      errors.ConfigError: names every metric that does not fit, with the shapes.
+    """
+    features, label = model.input_spec
+    weights = tf.nest.map_structure(lambda weight: tf.TensorSpec(weight.shape, weight.dtype), model.initial_weights)
+    predict = tf.function(lambda weights, x: model.predict_on_batch(weights, x, training=False))
+    output = _specs(predict.get_concrete_function(weights, features).structured_outputs)
+    batch_output = tff.learning.models.BatchOutput(
+        loss=tf.TensorSpec([], tf.float32), predictions=output, num_examples=tf.TensorSpec([], tf.int32)
+    )
+    listed = [metric.name for metric in config.config.federated_learning.learning_process.metrics]
+    problems = []
+    for name in names:
+        initialize, update, _ = metric_functions([name])
+        state = _specs(initialize.get_concrete_function().structured_outputs)
+        try:
+            update.get_concrete_function(state, label, batch_output)
+        except Exception as error:  # noqa: BLE001 - Keras and TensorFlow raise whatever the shapes make them stumble over.
+            path = f"federated_learning.learning_process.metrics[{listed.index(name)}]"
+            message = (
+                f"The metric '{name}' does not fit the model: the model's output is {_describe(output)}, the label {_describe(label)}. "
+                f"TensorFlow says: {_last_line(error)}"
+            )
+            problems.append(
+                config.problem(path, message, "Remove the metric, or name one that compares tensors of these shapes.")
+            )
+    if problems:
+        raise errors.ConfigError(problems, source=config.source)
+
+
+def _specs(structure: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), structure)
+
+
+def _describe(structure: Any) -> str:
+    return " and ".join(f"{spec.dtype.name} {_shape(spec.shape)}" for spec in tf.nest.flatten(structure))
+
+
+def _shape(shape: tf.TensorShape) -> str:
+    return "of unknown rank" if shape.rank is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong inside a traced function stands below where it did."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _split(state: Any) -> tuple[Any, Any]:

@@ -99,21 +99,22 @@ def example_parser(input_spec: Any, label_name: Optional[str]) -> ExampleParser:
             f"The model's features are a {type(features).__name__}; examples can be parsed into one tensor or a mapping of names to tensors."
         )
     for key, spec in parser.specs.items():
-        _check_parsable(key, spec)
+        _check_parsable(f"The label {key!r}" if key == parser.label_key else f"Feature {key!r}", spec)
     return parser
 
 
-def _check_parsable(key: str, spec: Any) -> None:
+def _check_parsable(what: str, spec: Any) -> None:
     if not isinstance(spec, tf.TensorSpec):
-        raise errors.ModelError(f"Feature {key!r} of the model is a {type(spec).__name__}; only dense tensors can be parsed.")
+        raise errors.ModelError(f"{what} of the model is a {type(spec).__name__}; only dense tensors can be parsed.")
     if spec.dtype not in _STORED_DTYPES:
         raise errors.ModelError(
-            f"Feature {key!r} of the model has dtype {spec.dtype.name}; examples hold float32, int64, string, or int32 as int64.",
+            f"{what} of the model has dtype {spec.dtype.name}; examples hold float32, int64, string, or int32 as int64.",
             next_step="Take one of these in the model's input_spec and cast inside the model.",
         )
     if spec.shape.rank is None or spec.shape.rank == 0 or not spec.shape[1:].is_fully_defined():
         raise errors.ModelError(
-            f"Feature {key!r} of the model has shape {spec.shape}; the batch comes first and every other dimension must be known."
+            f"{what} of the model has shape {spec.shape}; the batch comes first and every other dimension must be known.",
+            next_step="Give the model's input_spec a fixed size for each example, and pad examples to it.",
         )
 
 

@@ -1,12 +1,17 @@
 """Shared fixtures. Tests under tests/ mirror src/odp_taskbuilder/."""
 
 import pathlib
+import signal
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Real artifacts and numbers, read in place; present where the project is developed, absent in a plain clone.
 GOLDEN = ROOT.parent / "shared" / "golden"
+
+
+# A shell that starts the tests in the background leaves SIGINT ignored, which commands under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

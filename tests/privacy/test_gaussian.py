@@ -162,7 +162,7 @@ def test_calibration_agrees_with_the_plain_search(rounds, report_goal):
         assert target * (1 - 5e-4) < found.epsilon <= target
 
 
-@pytest.mark.parametrize("target", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("target", [0.02, 0.1])
 def test_calibration_stays_tight_at_small_targets(target):
     task = mechanism(1000, 2000)
     found = task.smallest_noise(target)

@@ -66,7 +66,7 @@ class PrivacyBudget:
 def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:
     """Accounts for the configured noise, or calibrates it when the spec has none.
 
-    Takes 0.3 to 3 s for the Gaussian aggregators, milliseconds for the trees.
+    Takes 0.1 to 2 s for the Gaussian aggregators, milliseconds for the trees.
 
     Raises:
       PrivacyBudgetError: the configured noise spends more than the target and the check is not skipped.

@@ -32,11 +32,25 @@ def encode(features: Mapping[str, np.ndarray]) -> bytes:
     example = example_pb2.Example()
     for name, values in features.items():
         kind = kind_of(values)
+        feature = getattr(example.features.feature[name], _FIELDS[kind])
+        if kind == "float32":
+            feature.MergeFromString(_float_list(values))
+            continue
         flat = values.ravel().tolist()
         if kind == "string":
             flat = [value.encode() if isinstance(value, str) else value for value in flat]
-        getattr(example.features.feature[name], _FIELDS[kind]).value.extend(flat)
+        feature.value.extend(flat)
     return example.SerializeToString(deterministic=True)
+
+
+def _float_list(values: np.ndarray) -> bytes:
+    """A serialized FloatList: field 1, the numbers packed. Handing protobuf Python floats takes sixty times as long."""
+    numbers = np.ascontiguousarray(values, "<f4").tobytes()
+    length, size = b"", len(numbers)
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return b"\x0a" + length + bytes([size]) + numbers
 
 
 def decode(serialized: bytes) -> dict[str, np.ndarray]:
@@ -53,7 +67,11 @@ def decode(serialized: bytes) -> dict[str, np.ndarray]:
     decoded = {}
     for name, feature in example.features.feature.items():
         field = feature.WhichOneof("kind")
-        if field is not None:
+        if field == "float_list":
+            # What was parsed from packed or single numbers is written packed, at the end of the message.
+            count = len(feature.float_list.value)
+            decoded[name] = np.frombuffer(feature.float_list.SerializeToString()[-4 * count :], "<f4", count).astype(np.float32)
+        elif field is not None:
             decoded[name] = np.array(getattr(feature, field).value, dtype=numpy_dtype(_KINDS_OF_FIELDS[field]))
     return decoded
 

@@ -172,6 +172,6 @@ def test_sigterm_ends_a_build_with_143_and_leaves_nothing(tmp_path):
 
 
 def test_help_starts_without_tensorflow(tmp_path):
-    program = "import sys; from odp_taskbuilder.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: print('tensorflow' in sys.modules)"
+    program = "import sys; from odp_taskbuilder.cli import main\nmain.run(['--help'])\nprint('tensorflow' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert process.stdout.splitlines()[-1] == "False"

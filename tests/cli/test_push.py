@@ -87,8 +87,8 @@ def test_exit_codes(artifacts, gcs, tasks, tmp_path):
 
 def test_a_push_loads_no_tensorflow(artifacts, gcs, tasks):
     script = (
-        "import sys\nfrom odp_taskbuilder.cli.main import main\n"
-        "try:\n    main(sys.argv[1:])\nfinally:\n    assert not {'tensorflow', 'tensorflow_federated'} & set(sys.modules)"
+        "import sys\nfrom odp_taskbuilder.cli.main import run\n"
+        "assert run(sys.argv[1:]) == 0\nassert not {'tensorflow', 'tensorflow_federated'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", script, "push", str(artifacts), "--task_management_server", tasks.server.url]
     process = subprocess.run(

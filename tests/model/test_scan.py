@@ -235,7 +235,7 @@ def test_flipped_bits_get_a_verdict(dense, count):
 
 def _odp_task(*args):
     program = "import sys; from odp_taskbuilder.cli import main; sys.argv[0] = 'odp-task'\n"
-    program += "try: main.main(sys.argv[1:])\nfinally: print('tensorflow' in sys.modules, file=sys.stderr)"
+    program += "code = main.run(sys.argv[1:])\nprint('tensorflow' in sys.modules, file=sys.stderr)\nsys.exit(code)"
     return subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60)
 
 

@@ -118,13 +118,11 @@ def run_hastily(monkeypatch, capfd, *args: str) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             hasty = functools.partial(_hasty, deadline.Network)
             patch.setattr(deadline, "Network", hasty)
-            main.main(list(args))
-    except SystemExit as exit_:
-        captured = capfd.readouterr()
-        return exit_.code or 0, captured.out, captured.err
+            code = main.run(args)
     finally:
         signal.signal(signal.SIGTERM, handler)
-    raise AssertionError("main() returned")
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
 
 
 def _hasty(network: type, **values: float) -> deadline.Network:

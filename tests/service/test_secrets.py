@@ -41,7 +41,7 @@ if sys.argv[1] == "ask":
         logging.exception("refused")
         raise
 from odp_taskbuilder.cli.main import main
-main(sys.argv[1:])
+main()
 """
 
 

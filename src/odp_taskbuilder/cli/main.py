@@ -74,9 +74,26 @@ def cli() -> None:
     """Build, check and try out federated learning tasks for Android's On-Device Personalization."""
 
 
-def main(args: Optional[Sequence[str]] = None) -> NoReturn:
-    """Runs `odp-task` and ends the process with the exit code that errors.py documents."""
-    args = list(sys.argv[1:] if args is None else args)
+def main() -> NoReturn:
+    """Runs `odp-task` with this process's arguments and ends the process with the exit code that errors.py documents."""
+    _end_process(run(sys.argv[1:]))
+
+
+def task_builder_client() -> NoReturn:
+    """The published guide's command: the same as `odp-task build`."""
+    _end_process(run(["build", *sys.argv[1:]]))
+
+
+def task_builder() -> NoReturn:
+    """The published guide's server command: the same as `odp-task serve`."""
+    _end_process(run(["serve", *sys.argv[1:]]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Runs `odp-task` with the given arguments; returns the exit code that errors.py documents.
+
+    SIGTERM is handled from here on as the command line needs it. The process goes on.
+    """
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So is what the libraries below it say about their own dependencies.
@@ -84,21 +101,6 @@ def main(args: Optional[Sequence[str]] = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_terminated)
     # Decided here, from the raw arguments: an error may strike before click has parsed the option.
     json_mode = "--json" in args
-    code = _run(args, json_mode)
-    _end_process(code)
-
-
-def task_builder_client() -> NoReturn:
-    """The published guide's command: the same as `odp-task build`."""
-    main(["build", *sys.argv[1:]])
-
-
-def task_builder() -> NoReturn:
-    """The published guide's server command: the same as `odp-task serve`."""
-    main(["serve", *sys.argv[1:]])
-
-
-def _run(args: Sequence[str], json_mode: bool) -> int:
     try:
         result = cli.main(args=list(args), prog_name="odp-task", standalone_mode=False)
         sys.stdout.flush()

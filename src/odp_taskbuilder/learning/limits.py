@@ -30,14 +30,15 @@ def check_sizes(model: LoadedModel, spec: TaskSpec) -> None:
       errors.ModelError: the checkpoint would hold 2 GiB of values or more, or a tensor of more than 500 MiB. Says what takes how much.
     """
     parts = _checkpoint_parts(model, spec)
-    num_bytes, what = max((num_bytes, what) for tensors in parts.values() for what, num_bytes in tensors.items())
+    tensors = [(num_bytes, what) for part in parts.values() for what, num_bytes in part.items()]
+    num_bytes, what = max(tensors, default=(0, ""))
     if num_bytes > TENSOR_BYTES:
         raise errors.ModelError(
             f"The server's checkpoint would hold a tensor of {num_bytes:,} bytes: {what}. "
             f"Servers refuse tensors above {TENSOR_BYTES:,} bytes (500 MiB).",
             next_step=" ".join(["Split the weight into several.", *_remedies(spec)]),
         )
-    sizes = {part: sum(tensors.values()) for part, tensors in parts.items()}
+    sizes = {part: sum(part_tensors.values()) for part, part_tensors in parts.items()}
     total = sum(sizes.values())
     if total >= ARTIFACT_BYTES:
         raise errors.ModelError(

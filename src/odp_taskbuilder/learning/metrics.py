@@ -139,7 +139,7 @@ def _shape(shape: tf.TensorShape) -> str:
 
 def _last_line(error: Exception) -> str:
     """What went wrong inside a traced function stands below where it did."""
-    return str(error).strip().splitlines()[-1].strip()
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _split(state: Any) -> tuple[Any, Any]:

@@ -203,6 +203,14 @@ def test_all_unusable_values_are_named_at_once():
     assert [problem.message.split()[0] for problem in refused.value.problems] == ["noise_multiplier", "rounds", "delta"]
 
 
+def test_a_delta_that_rounding_errors_of_so_many_rounds_swallow_is_refused():
+    assert privacy_budget(spec(delta=1e-10, rounds=1000, noise_multiplier=1.0)).epsilon < 1
+    with pytest.raises(errors.ConfigError) as refused:
+        privacy_budget(spec(delta=1e-10, rounds=100_000, noise_multiplier=1.0))
+    (problem,) = refused.value.problems
+    assert "delta must be at least 1.8e-10: over 100,000 rounds" in problem.message
+
+
 def test_the_bound_of_delta_follows_the_stated_population():
     with pytest.raises(
         errors.ConfigError, match="If the real population is 1,000,000 devices or fewer, state it with --population"

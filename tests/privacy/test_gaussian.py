@@ -4,11 +4,12 @@ import math
 import random
 
 import dp_accounting
+import numpy as np
 import privacy_oracles as oracles
 import pytest
 from dp_accounting.rdp import RdpAccountant
 
-from odp_taskbuilder.privacy.gaussian import REFERENCE_GRID, SampledGaussian
+from odp_taskbuilder.privacy.gaussian import REFERENCE_GRID, SampledGaussian, smallest_delta
 
 TABLE = [
     (key, noise, epsilon)
@@ -17,8 +18,6 @@ TABLE = [
 ]
 # The plain accountant takes 5 to 18 s for each row at noise 0.3, and up to 4 s at 0.5.
 QUICK_TABLE = [row for row in TABLE if row[1] >= 1.0]
-# There a power of 1000 of a Fourier transform in double precision moves the plain accountant's own numbers by up to 5e-5.
-ROUNDED_BY_FFT = (1000, 1e-9)
 
 
 def mechanism(rounds, report_goal, delta=oracles.DELTA):
@@ -35,31 +34,30 @@ def plain_epsilon(task, noise, grid=REFERENCE_GRID):
     return accountant.compose(event(task, noise)).get_epsilon(task.delta)
 
 
-def assert_row_is_reproduced(key, noise, expected):
-    rounds, report_goal, delta = key
-    tolerance = 5e-5 if (rounds, delta) == ROUNDED_BY_FFT else 1e-6
-    assert mechanism(*key).epsilon(noise) == pytest.approx(expected, rel=tolerance)
+def assert_closely_above(epsilon, expected):
+    """At most 0.1 % looser than the reference grid: what refining leaves, and the allowance for rounding at delta 1e-9 and 1000 rounds."""
+    assert expected * (1 - 1e-6) <= epsilon <= expected * 1.001
 
 
 @pytest.mark.parametrize("key, noise, expected", [row for row in TABLE if row[1] >= 0.5])
-def test_the_reference_table_is_reproduced(key, noise, expected):
-    assert_row_is_reproduced(key, noise, expected)
+def test_the_reference_table_is_bounded_closely_from_above(key, noise, expected):
+    assert_closely_above(mechanism(*key).epsilon(noise), expected)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("key, noise, expected", [row for row in TABLE if row[1] < 0.5])
-def test_the_reference_table_is_reproduced_at_little_noise(key, noise, expected):
-    assert_row_is_reproduced(key, noise, expected)
+def test_the_reference_table_is_bounded_closely_from_above_at_little_noise(key, noise, expected):
+    assert_closely_above(mechanism(*key).epsilon(noise), expected)
 
 
 @pytest.mark.parametrize("key, noise, expected", QUICK_TABLE)
-def test_the_reference_accountant_gives_the_table_as_it_was_printed(key, noise, expected):
+def test_the_reference_table_is_reproduced(key, noise, expected):
     assert mechanism(*key).reference_epsilon(noise) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("key, noise, expected", [row for row in TABLE if row not in QUICK_TABLE])
-def test_the_reference_accountant_gives_the_slow_rows_as_they_were_printed(key, noise, expected):
+def test_the_slow_rows_of_the_reference_table_are_reproduced(key, noise, expected):
     assert mechanism(*key).reference_epsilon(noise) == pytest.approx(expected, rel=1e-6)
 
 
@@ -73,8 +71,8 @@ def test_the_reference_accountant_gives_the_slow_rows_as_they_were_printed(key, 
         pytest.param(512, 2, 0.1, oracles.DELTA, 66.21971605831247, marks=pytest.mark.full),
     ],
 )
-def test_further_points_of_the_reference_are_reproduced(rounds, report_goal, noise, delta, expected):
-    assert mechanism(rounds, report_goal, delta).epsilon(noise) == pytest.approx(expected, rel=1e-6)
+def test_further_points_of_the_reference_are_bounded_closely_from_above(rounds, report_goal, noise, delta, expected):
+    assert_closely_above(mechanism(rounds, report_goal, delta).epsilon(noise), expected)
 
 
 @pytest.mark.parametrize("noise", [0.4, 1.0, 3.0, 20.0])
@@ -82,29 +80,48 @@ def test_further_points_of_the_reference_are_reproduced(rounds, report_goal, noi
 def test_one_round_with_every_client_bounds_the_analytic_gaussian_mechanism_closely(noise, delta):
     exact = oracles.analytic_gaussian_epsilon(noise, delta)
     epsilon = SampledGaussian(1.0, 1, delta).epsilon(noise)
-    assert exact * (1 - 1e-9) <= epsilon <= exact * (1 + 1e-6)
+    assert exact <= epsilon <= exact * 1.0001
 
 
 def test_rounds_with_every_client_equal_one_round_with_less_noise():
     exact = oracles.analytic_gaussian_epsilon(50 / math.sqrt(400), oracles.DELTA)
     epsilon = SampledGaussian(1.0, 400, oracles.DELTA).epsilon(50.0)
-    assert exact * (1 - 1e-9) <= epsilon <= exact * 1.0005
+    assert exact <= epsilon <= exact * 1.0005
 
 
-def test_the_library_agrees_on_its_own_grids():
+def test_a_bound_allows_for_the_rounding_of_the_library_and_for_no_more():
     generator = random.Random(1)
     for _ in range(15):
         task = mechanism(generator.randint(1, 300), generator.randint(1, 20_000))
         noise, grid = generator.uniform(0.25, 3), generator.choice([1e-2, 3e-3])
-        assert task.epsilon(noise, grid) == pytest.approx(plain_epsilon(task, noise, grid), rel=2e-6, abs=1e-12)
+        plain = plain_epsilon(task, noise, grid)
+        assert plain <= task.epsilon_on(grid, noise) <= plain * (1 + 1e-5) + 1e-12
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="no extended precision on this machine")
+def test_the_rounding_errors_of_the_library_stay_within_half_of_the_allowance():
+    generator = random.Random(3)
+    checked = 0
+    while checked < 60:
+        noise, grid = generator.uniform(0.4, 3), generator.choice([1e-2, 3e-3])
+        rounds, sampling_rate = round(math.exp(generator.uniform(0, math.log(1000)))), math.exp(generator.uniform(-14, -2))
+        epsilon = math.exp(generator.uniform(-3, 2))
+        exact = oracles.delta_in_extended_precision(noise, sampling_rate, rounds, epsilon, grid)
+        if exact > 1e-2:
+            continue
+        accountant = dp_accounting.pld.PLDAccountant(value_discretization_interval=grid)
+        accountant.compose(event(SampledGaussian(sampling_rate, rounds, 0.5), noise))
+        # Truncating the tails, which the library does and the oracle does not, moves 1e-15 to where it counts as lost.
+        assert exact - accountant.get_delta(epsilon) <= 2e-15 + smallest_delta(rounds) / 4
+        checked += 1
 
 
 def test_coarser_grids_only_bound_more_loosely():
     for rounds, report_goal, noise in [(1000, 2000, 1.0), (1000, 2, 0.3), (10, 200, 0.5), (100, 20_000, 2.0), (1, 2000, 0.7)]:
         task = mechanism(rounds, report_goal)
-        bounds = [task.epsilon(noise, grid) for grid in (3e-2, 1e-2, 1e-3, REFERENCE_GRID)]
+        bounds = [task.epsilon_on(grid, noise) for grid in (3e-2, 1e-2, 1e-3, REFERENCE_GRID)]
         assert all(coarse >= fine * (1 - 1e-9) for coarse, fine in zip(bounds, bounds[1:])) and bounds[-1] > 0
-        assert bounds[-1] * (1 - 1e-9) <= task.quick_epsilon(noise) <= bounds[-1] * 1.0003
+        assert bounds[-1] * (1 - 1e-9) <= task.epsilon(noise) <= bounds[-1] * 1.0001
 
 
 def test_epsilon_rises_with_rounds_and_clients_and_falls_with_noise_and_delta():
@@ -113,7 +130,7 @@ def test_epsilon_rises_with_rounds_and_clients_and_falls_with_noise_and_delta():
         for value in values:
             setting = {**base, name: value}
             noise = setting.pop("noise")
-            yield mechanism(**setting).epsilon(noise, grid=1e-3)
+            yield mechanism(**setting).epsilon_on(1e-3, noise)
 
     for rising in (epsilons(rounds=[1, 10, 100, 1000]), epsilons(report_goal=[5, 50, 500, 5000])):
         values = list(rising)
@@ -138,7 +155,7 @@ def test_renyi_accounting_is_never_tighter():
 
 @pytest.mark.parametrize("noise", [1e-30, 1e-3, 0.02, 0.05])
 def test_hardly_any_noise_gives_a_large_finite_bound(noise):
-    # Without sampling, and so above: log(q) + 1 / (2 noise^2) is about what one participation reveals.
+    # log(q) + 1 / (2 noise^2) is about what one participation reveals.
     epsilon = mechanism(10, 2000).epsilon(noise)
     assert 0.5 / noise**2 + math.log(2000 / oracles.POPULATION) < epsilon < math.inf
 
@@ -158,8 +175,13 @@ def test_calibration_agrees_with_the_plain_search(rounds, report_goal):
     plain = oracles.GAUSSIAN_NOISES_FOR_EPSILON[rounds, report_goal]
     for target, expected in zip(oracles.TARGETS, plain):
         found = mechanism(rounds, report_goal).smallest_noise(target)
-        assert found.noise_multiplier == pytest.approx(expected, rel=1e-4)
-        assert target * (1 - 5e-4) < found.epsilon <= target
+        assert expected * (1 - 1e-5) <= found.noise_multiplier <= expected * 1.002
+        assert target * (1 - 1e-3) < found.epsilon <= target
+
+
+def test_the_published_example_is_calibrated_as_it_was_published():
+    found = mechanism(1000, 2).smallest_noise(10.0)
+    assert found.noise_multiplier == pytest.approx(0.22200350565514426, rel=1e-4)
 
 
 @pytest.mark.parametrize("target", [0.02, 0.1])
@@ -196,7 +218,7 @@ def test_the_plain_accountant_certifies_every_calibration(task, target):
     noise = task.smallest_noise(target).noise_multiplier
     assert plain_epsilon(task, noise) <= target
     # With 0.2 % less noise the target is missed, so the plain search cannot have found less either.
-    assert task.epsilon(noise * 0.998) > target
+    assert plain_epsilon(task, noise * 0.998) > target
 
 
 @pytest.mark.full

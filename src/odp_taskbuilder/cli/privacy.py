@@ -119,7 +119,7 @@ def command() -> None:
 @command.command("epsilon")
 @_spec_options
 @click.option(
-    "--reference", is_flag=True, help="Also compute it exactly as the existing task builder does: about ten times slower."
+    "--reference", is_flag=True, help="Also compute the figure that the existing task builder reports, on its grid: seconds to half a minute."
 )
 @options.json_option
 def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) -> Optional[int]:

@@ -10,7 +10,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
-from odp_taskbuilder.privacy.gaussian import SampledGaussian
+from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
 from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.privacy.tree import TreeAggregation, max_contributions
 
@@ -66,7 +66,7 @@ class PrivacyBudget:
 def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:
     """Accounts for the configured noise, or calibrates it when the spec has none.
 
-    Takes 0.1 to 2 s for the Gaussian aggregators, milliseconds for the trees.
+    Takes 0.1 to 5 s for the Gaussian aggregators, milliseconds for the trees.
 
     Raises:
       PrivacyBudgetError: the configured noise spends more than the target and the check is not skipped.
@@ -189,6 +189,12 @@ def problems_of(spec: PrivacySpec) -> list[errors.Problem]:
     require(1 <= spec.population < 2**63, "population", "at least 1")
     require(1e-14 <= spec.delta < 1, "delta", "between 1e-14, below which accounting in floating point does not resolve, and 1")
     if not problems:
+        resolved = 0.0 if spec.aggregator.is_tree else smallest_delta(spec.rounds)
+        require(
+            spec.delta >= resolved,
+            "delta",
+            f"at least {resolved:.2g}: over {spec.rounds:,} rounds, accounting in floating point does not resolve a smaller one",
+        )
         largest_delta = 1 / spec.population
         require(
             spec.delta <= largest_delta,

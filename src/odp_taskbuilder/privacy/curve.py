@@ -48,7 +48,7 @@ def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop
     """Epsilon at `steps` (at least 2) values from start to stop, in even ratios; counts are rounded, and then fewer where they coincide.
 
     Where the spec has no noise multiplier and the noise does not vary, it is calibrated to the spec's own rounds and report goal.
-    Costs about 0.1 s per point for the Gaussian aggregators.
+    Costs 0.1 to 3 s per point for the Gaussian aggregators.
 
     Raises:
       UsageError: the range is empty or not positive.
@@ -64,5 +64,5 @@ def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop
     points = []
     for value in values.tolist():
         at_value = dataclasses.replace(spec, **{variable.value: value})
-        points.append(CurvePoint(value, mechanism_of(at_value).quick_epsilon(at_value.noise_multiplier)))
+        points.append(CurvePoint(value, mechanism_of(at_value).epsilon(at_value.noise_multiplier)))
     return PrivacyCurve(variable, spec, tuple(points))

@@ -55,8 +55,6 @@ class TreeAggregation:
         accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
         return float(accountant.compose(event).get_epsilon(self.delta))
 
-    quick_epsilon = epsilon
-
     def smallest_noise(self, target_epsilon: float) -> Calibration:
         """The smallest noise multiplier whose epsilon is at most the target, and that epsilon.
 

@@ -7,9 +7,8 @@ from typing import Optional
 
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy import mechanism_of
-from odp_taskbuilder.privacy.gaussian import SampledGaussian
 
-# Accounting takes up to a second: a run is not to spend its time on it.
+# Accounting takes a second or so: a run is not to spend its time on it.
 _MAX_UPDATES = 10
 
 
@@ -30,15 +29,14 @@ class PrivacySpending:
         self._every = max(1, rounds // _MAX_UPDATES)
 
     def progress(self, number: int) -> Optional[float]:
-        """Epsilon after a round, at most 0.02 % above what `total` would say. Given for some ten rounds of a run."""
-        if self._spec is None or number % self._every:
-            return None
-        mechanism = mechanism_of(dataclasses.replace(self._spec, rounds=number))
-        epsilon = mechanism.quick_epsilon if isinstance(mechanism, SampledGaussian) else mechanism.epsilon
-        return epsilon(self._spec.noise_multiplier)
+        """Epsilon after a round; given for some ten rounds of a run."""
+        return None if number % self._every else self._epsilon(number)
 
     def total(self) -> Optional[float]:
         """Epsilon after all rounds."""
+        return self._epsilon(self._rounds)
+
+    def _epsilon(self, rounds: int) -> Optional[float]:
         if self._spec is None:
             return None
-        return mechanism_of(dataclasses.replace(self._spec, rounds=self._rounds)).epsilon(self._spec.noise_multiplier)
+        return mechanism_of(dataclasses.replace(self._spec, rounds=rounds)).epsilon(self._spec.noise_multiplier)

@@ -171,6 +171,15 @@ def test_sigterm_ends_a_build_with_143_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_output_is_old_or_new_at_whatever_moment_a_build_is_killed(tmp_path, request):
+    count = 100 if request.config.getoption("--full") else 4
+    command = [sys.executable, ROOT / "tests" / "cli" / "killed_builds.py", tmp_path / "out", str(count)]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    replaced, kept = map(int, process.stdout.split())
+    assert replaced + kept == count and kept > 0
+
+
 def test_help_starts_without_tensorflow(tmp_path):
     program = "import sys; from odp_taskbuilder.cli import main\nmain.run(['--help'])\nprint('tensorflow' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -57,10 +57,11 @@ def build_sandboxed(
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(inputs.local_model(saved_model, stage))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
-        digests = pipeline.input_digests(model, request.task_config)
         if not options.trust_model:
             with stage("scanning the model"):
                 scan.require_safe(model)
+        # Only now: the scan has bounded how much there is to read.
+        digests = pipeline.input_digests(model, request.task_config)
         with stage("building in the sandbox"):
             _run(model, request, scratch)
         with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:

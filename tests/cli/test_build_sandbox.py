@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -39,6 +40,19 @@ def test_a_sandboxed_build_gives_the_same_result_and_says_what_protects(tmp_path
     manifests = [(tmp_path / output / "digits" / "manifest.json").read_bytes() for output in ("plain", "sandboxed")]
     assert manifests[0] == manifests[1]
     assert all(str(protection) in said for protection in sandbox.available())
+
+
+@pytest.mark.parametrize("options", [(), ("--sandbox",)])
+def test_a_model_is_scanned_before_its_files_are_read_through(tmp_path, options):
+    model = tmp_path / "model"
+    shutil.copytree(EXAMPLE / "saved_model", model)
+    with open(model / "variables" / "more", "wb") as file:
+        file.truncate(1 << 42)  # A sparse file, which would take an hour to digest.
+    output = tmp_path / "output"
+    process = run("build", "--saved_model", model, "--task_config", EXAMPLE / "train.pbtxt", "--output", output, *options, cwd=tmp_path)
+    assert process.returncode == 4, process.stderr
+    assert "variables/more: no part of the variables" in process.stderr
+    assert not output.exists()
 
 
 def test_a_model_that_writes_when_it_is_loaded_writes_nothing(tmp_path):

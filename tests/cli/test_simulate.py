@@ -209,6 +209,15 @@ def test_what_cannot_run_is_refused_at_once(arguments, code, message, workshop):
     assert "Traceback" not in done.stderr
 
 
+def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_path):
+    shutil.copytree(DIGITS / "saved_model", tmp_path / "model")
+    (tmp_path / "model" / "variables" / "more").write_bytes(b"")
+    inputs = ("--saved_model", tmp_path / "model", "--task_config", DIGITS / "try_out.pbtxt")
+    done = odp_task(*SIMULATE, "--rounds", 1, "--engine", "tff", *inputs, cwd=workshop)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "variables/more: no part of the variables" in done.stderr
+
+
 def test_the_command_itself_does_without_tensorflow():
     heavy = ("tensorflow", "h5py", "matplotlib", "ray")
     check = f"import sys, odp_taskbuilder.cli.simulate; print([name for name in {heavy} if name in sys.modules])"

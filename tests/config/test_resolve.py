@@ -305,6 +305,10 @@ class TestMetrics:
     def test_loss_needs_no_entry(self):
         assert config.resolve(self.metrics("loss")).notices == ("The metric 'loss' is always reported and needs no entry.",)
 
+    def test_more_metrics_than_there_can_be_are_refused_without_looking_at_each(self):
+        with pytest.raises(errors.ConfigError, match="20000 metrics are listed; a task has at most 100"):
+            config.resolve(self.metrics(*(f"accuracy_{i}" for i in range(20_000))))
+
     @pytest.mark.parametrize("names", [("recall", "recall"), ("mean",)])
     def test_what_cannot_be_built_is_refused_before_building(self, names):
         with pytest.raises(errors.ConfigError) as caught:

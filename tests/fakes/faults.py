@@ -37,11 +37,14 @@ class FaultPlan:
     """Strikes at request `index`, counted over all servers that share the plan: once, or from there on.
 
     Attributes:
+      then: another fault, which strikes at every request after that one.
       log: every request, in the order in which they arrived.
     """
 
-    def __init__(self, fault: Optional[str] = None, index: int = -1, persistent: bool = False):
-        self.fault, self.index, self.persistent = fault, index, persistent
+    def __init__(
+        self, fault: Optional[str] = None, index: int = -1, persistent: bool = False, then: Optional[str] = None
+    ):
+        self.fault, self.index, self.persistent, self.then = fault, index, persistent or then is not None, then
         self.log: list[Entry] = []
         self._lock = threading.Lock()
         # Stalled requests wait for this, so that no test waits for them.
@@ -50,8 +53,10 @@ class FaultPlan:
     def admit(self, method: str, path: str, headers: dict) -> Entry:
         with self._lock:
             entry = Entry(len(self.log), method, path, headers)
-            if entry.index == self.index or (self.persistent and entry.index >= self.index >= 0):
+            if entry.index == self.index:
                 entry.fault = self.fault
+            elif self.persistent and entry.index > self.index >= 0:
+                entry.fault = self.then or self.fault
             self.log.append(entry)
             return entry
 

@@ -103,6 +103,17 @@ def test_a_registered_saver_in_the_checkpoint_is_refused(tmp_path):
     assert [finding.reason for finding in findings] == ["restored by the registered saver 'Custom.Saver'"]
 
 
+def test_a_file_that_the_index_does_not_name_is_refused(tmp_path):
+    _write_bundle(tmp_path, [("a", _entry())], bytes(16))
+    with open(tmp_path / "variables/more", "wb") as file:
+        file.truncate(1 << 40)
+    findings, _ = scan_variables.scan_variables(tmp_path, ScanLimits())
+    assert [(finding.node, finding.reason) for finding in findings] == [
+        ("", "no part of the variables, as their index names them")
+    ]
+    assert findings[0].function == "variables/more"
+
+
 @pytest.mark.parametrize("keys", [("b", "a"), ("a", "a")])
 def test_keys_out_of_order_are_an_error(tmp_path, keys):
     """TensorFlow bisects, and would find something else than a walk does."""

@@ -1,4 +1,4 @@
-"""P1 and P2: every request of a push, every fault, once and for good; then the same push again."""
+"""P1 and P2: every request of a push, every fault, once, for good, and followed by another; then the same push again."""
 
 import pytest
 from fakes.faults import FAULTS, TRANSIENT, FaultPlan
@@ -63,6 +63,23 @@ def test_a_fault_leaves_nothing_half_started_and_the_next_push_completes(fault, 
     # Every fault at another request, and, over all faults, at most of them.
     index = (FAULTS.index(fault) * 2 + persistent) * 7 % 23
     _check(monkeypatch, capfd, artifacts, FaultPlan(fault, index, persistent))
+
+
+# Which request creates the first task, and which the second.
+@pytest.mark.parametrize("index", [1, 4], ids=["first", "second"])
+@pytest.mark.parametrize("then", FAULTS)
+def test_a_task_whose_answer_is_lost_is_not_forgotten_whatever_befalls_the_look_for_it(index, then, tmp_path, monkeypatch, capfd):
+    artifacts = save_artifacts(tmp_path / "digits")
+    _check(monkeypatch, capfd, artifacts, FaultPlan("done_answer_lost", index, then=then))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("then", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_after_every_other(fault, then, tmp_path, monkeypatch, capfd):
+    artifacts = save_artifacts(tmp_path / "digits")
+    for index in range(_NUM_REQUESTS - 2):
+        _check(monkeypatch, capfd, artifacts, FaultPlan(fault, index, then=then))
 
 
 @pytest.mark.full

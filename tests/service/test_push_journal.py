@@ -9,12 +9,12 @@ import sys
 import threading
 
 import pytest
-from fakes.faults import FaultPlan, Reply
+from fakes.faults import FaultPlan, FaultyServer, Reply, json_reply
 from pushing import HASTY, artifact_only_task, save_artifacts, training_task
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_pb2
-from odp_taskbuilder.service import push
+from odp_taskbuilder.service import auth, push
 
 FIRST_CREATE, SECOND_CREATE, FIRST_UPLOAD = 1, 4, 6
 
@@ -122,6 +122,37 @@ def test_a_created_task_whose_answer_was_lost_is_found_again_by_the_next_push(cl
     _push(cloud, artifacts, resume=True)
     assert cloud.is_complete(artifacts)
     assert sum("create-task" in entry.path for entry in cloud.plan.log) == 1  # The evaluation task.
+
+
+def test_a_created_task_is_not_forgotten_when_credentials_to_look_for_it_cannot_be_had(cloud, artifacts, monkeypatch):
+    monkeypatch.setattr(auth, "access_token", lambda http: "access-token")
+
+    def iam(method, path, headers, body):
+        return json_reply(503, {}) if cloud.tasks.all_tasks() else json_reply(200, {"token": "a.b.c"})
+
+    login = auth.Login(impersonate_service_account="robot@p.iam.gserviceaccount.com")
+    cloud.strike(FaultPlan("done_answer_lost", FIRST_CREATE))
+    with FaultyServer(FaultPlan(), iam) as server:
+        monkeypatch.setattr(auth, "_IAM_CREDENTIALS", server.url)
+        with pytest.raises(errors.TaskServerError, match="Cannot act as robot@p.iam") as failure:
+            _push(cloud, artifacts, login=login)
+    assert "Whether the training task of population digits was created" in str(failure.value)
+    assert f"odp-task push --resume {artifacts}" in failure.value.next_step
+    _push(cloud, artifacts, resume=True)
+    assert cloud.is_complete(artifacts)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_nothing_is_asked_for_that_cannot_be_noted(cloud, artifacts):
+    artifacts.parent.chmod(0o500)
+    try:
+        with pytest.raises(errors.StorageError, match=r"Cannot write the journal .*digits\.push\.json") as failure:
+            _push(cloud, artifacts)
+    finally:
+        artifacts.parent.chmod(0o700)
+    assert "make that place writable" in failure.value.next_step
+    assert "--resume" not in str(failure.value)
+    assert cloud.tasks.all_tasks() == []
 
 
 def test_a_task_of_somebody_else_is_not_taken_for_ours(cloud, artifacts):

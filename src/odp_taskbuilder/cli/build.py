@@ -41,7 +41,7 @@ from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
-@options.absl_flag("trust_model", help="Load the model without scanning it first.")
+@options.trust_model
 @options.absl_flag("sandbox", help="Load the model in a child process that can do little harm. The server always does.")
 @click.option(
     "--task_builder_server", metavar="URL", help="Have this server build, create and upload, instead of building here."
@@ -105,8 +105,7 @@ def command(
         )
         return
     if trust_model:
-        rights = "with the rights of the sandbox" if sandbox else "with your rights"
-        output.note(f"The model is not scanned (--trust_model): loading it may run what its author put in, {rights}.")
+        options.note_trusted_model("with the rights of the sandbox" if sandbox else "with your rights")
     build = _sandboxed_build() if sandbox else pipeline.build
     result = build(
         saved_model, task_config, output_directory, build_options, overwrite=overwrite, stage=output.Progress().stage

@@ -25,7 +25,7 @@ from odp_taskbuilder.ops.allowlist import Allowlist
 @click.option(
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."
 )
-@options.absl_flag("trust_model", help="Load the model without scanning it first.")
+@options.trust_model
 @options.json_option
 def command(
     path: Optional[pathlib.Path],
@@ -55,6 +55,8 @@ def command(
     else:
         from odp_taskbuilder.inspection.model_ops import model_ops
 
+        if trust_model:
+            options.note_trusted_model()
         graphs = model_ops(
             saved_model, task_config, allowlist=allowlist, trust_model=trust_model, stage=output.Progress().stage
         )

@@ -6,6 +6,8 @@ from typing import Callable
 
 import click
 
+from odp_taskbuilder.cli import output
+
 
 class _AbslFlag(click.Option):
     """A boolean option that absl_flag made."""
@@ -56,3 +58,10 @@ def absl_flag(name: str, help: str) -> Callable:
 json_option = click.option(
     "--json", "json_mode", is_flag=True, help="Print the result as one JSON document on stdout, and nothing else there."
 )
+
+trust_model = absl_flag("trust_model", help="Load the model without scanning it first.")
+
+
+def note_trusted_model(rights: str = "with your rights") -> None:
+    """Says on stderr what --trust_model means."""
+    output.note(f"The model is not scanned (--trust_model): loading it may run what its author put in, {rights}.")

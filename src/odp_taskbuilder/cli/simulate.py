@@ -52,6 +52,7 @@ _MAX_NAMED = 3
 )
 @click.option("--saved_model", type=_DIRECTORY, help="What the artifacts were built from (--engine tff).")
 @click.option("--task_config", help="What the artifacts were built from (--engine tff).")
+@options.trust_model
 @click.option(
     "--evaluation_checkpoint",
     type=click.Choice([choice.value for choice in CheckpointChoice]),
@@ -89,6 +90,7 @@ def command(
     engine: str,
     saved_model: Optional[pathlib.Path],
     task_config: Optional[str],
+    trust_model: bool,
     evaluation_checkpoint: str,
     hours_per_round: float,
     population: int,
@@ -105,6 +107,8 @@ def command(
       odp-task simulate odp_artifacts/digits --data clients/train --evaluation_data clients/test \\
           --rounds 30 --clients_per_round 10 --run_dir runs/digits
     """
+    if trust_model:
+        options.note_trusted_model()
     summary = simulate(
         artifacts,
         SimulationOptions(
@@ -126,6 +130,7 @@ def command(
             assumed_population=population,
             saved_model=saved_model,
             task_config=task_config,
+            trust_model=trust_model,
         ),
         on_round=lambda report: _show_progress(report, rounds),
     )

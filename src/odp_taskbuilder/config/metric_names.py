@@ -32,6 +32,9 @@ ALLOWED_METRICS = (
     "sparse_categorical_crossentropy_from_logits",
 )
 
+# More are a mistake or worse: what a rejected name was meant to be takes a while to find.
+MAX_METRICS = 100
+
 # On the list, but Keras' Mean takes values, not labels and predictions: no task with it was ever built.
 UNBUILDABLE_METRIC = "mean"
 

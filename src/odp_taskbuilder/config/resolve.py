@@ -158,7 +158,12 @@ def _metrics(fields: rules.FieldReader) -> tuple[tuple[str, ...], tuple[str, ...
     accepted: list[str] = []
     rejected: list[str] = []
     fields.note_origin(f"{_LEARNING}.metrics")
-    for index, metric in enumerate(fields.raw(f"{_LEARNING}.metrics")):
+    metrics = fields.raw(f"{_LEARNING}.metrics")
+    if len(metrics) > metric_names.MAX_METRICS:
+        message = f"{len(metrics)} metrics are listed; a task has at most {metric_names.MAX_METRICS}."
+        fields.add_problem(f"{_LEARNING}.metrics[{metric_names.MAX_METRICS}]", message)
+        return (), ()
+    for index, metric in enumerate(metrics):
         path = f"{_LEARNING}.metrics[{index}].name"
         if metric.name == metric_names.UNBUILDABLE_METRIC:
             message = "The metric 'mean' cannot be built: Keras' Mean takes values, not labels and predictions."

@@ -7,6 +7,7 @@ Every offset and size in it is checked against the bytes that exist before it is
 
 from __future__ import annotations
 
+import os
 import pathlib
 import struct
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def scan_variables(path: pathlib.Path, limits: ScanLimits) -> tuple[list[Finding
     except (ValueError, message.DecodeError) as error:
         raise errors.ModelError(f"{path}: {scan_directory.INDEX_FILE} is truncated or damaged: {error}.") from error
 
-    findings = []
+    findings = _stray_files(path, shards)
     for key, entry in entries.items():
         name = key.decode(errors="replace")
         problem = _entry_problem(entry, shards)
@@ -82,6 +83,13 @@ def _shards(path: pathlib.Path, header: tensor_bundle_pb2.BundleHeaderProto, lim
         raise ValueError("its values are big-endian")
     names = [f"variables/variables.data-{i:05d}-of-{count:05d}" for i in range(count)]
     return [(name, scan_directory.file_size(path, name)) for name in names]
+
+
+def _stray_files(path: pathlib.Path, shards: list[tuple[str, int]]) -> list[Finding]:
+    """Whoever digests or copies the model reads these, and nobody loads them."""
+    known = {scan_directory.INDEX_FILE, *(name for name, _ in shards)}
+    strays = sorted({f"variables/{name}" for name in os.listdir(path / "variables")} - known)
+    return [Finding(printable(name), "", "", "no part of the variables, as their index names them") for name in strays]
 
 
 def _entry_problem(entry: tensor_bundle_pb2.BundleEntryProto, shards: list[tuple[str, int]]) -> str:

@@ -45,7 +45,10 @@ class TaskEntry:
 
 
 class Journal:
-    """The record of one push. Every change is on disk before the method returns."""
+    """The record of one push. Every change is on disk before the method returns.
+
+    What the server has said is kept in memory also when it cannot be written: it is so, and the user is told of it.
+    """
 
     def __init__(self, path: pathlib.Path, server: str, population: str, artifacts: Mapping[str, str]):
         """Starts a journal; nothing is written yet.
@@ -82,34 +85,35 @@ class Journal:
         return journal
 
     def note_request(self, role: str, largest_id: int) -> None:
-        """A task is about to be asked for."""
-        self.tasks[role] = TaskEntry(largest_id)
-        self._save()
+        """A task is about to be asked for. When that cannot be noted it must not be, and nothing has changed."""
+        entry = TaskEntry(largest_id)
+        self._save({**self.tasks, role: entry})
+        self.tasks[role] = entry
 
     def forget(self, role: str) -> None:
         """The server has certainly not created the task that was asked for."""
         del self.tasks[role]
-        self._save()
+        self._save(self.tasks)
 
     def note_task(self, role: str, task_id: int, urls: Mapping[str, list[str]]) -> None:
         """The server has said which task it is, and where its artifacts belong."""
         entry = self.tasks[role]
         entry.task_id, entry.urls = task_id, dict(urls)
-        self._save()
+        self._save(self.tasks)
 
     def note_uploaded(self, role: str, url: str) -> None:
         entry = self.tasks[role]
         if url not in entry.uploaded:
             entry.uploaded.append(url)
-            self._save()
+            self._save(self.tasks)
 
-    def _save(self) -> None:
+    def _save(self, tasks: Mapping[str, TaskEntry]) -> None:
         document = {
             "version": _VERSION,
             "server": self.server,
             "population": self.population,
             "artifacts": self.artifacts,
-            "tasks": {role: dataclasses.asdict(entry) for role, entry in self.tasks.items()},
+            "tasks": {role: dataclasses.asdict(entry) for role, entry in tasks.items()},
         }
         _write_durably(self.path, document)
 

@@ -239,7 +239,7 @@ class TaskGroupPush:
     def _create(self, artifacts: artifact_files.TaskArtifacts, largest_id: int) -> task_pb2.Task:
         try:
             return self._client.create_task(artifacts.task, largest_id)
-        except errors.TaskServerError:
+        except errors.TaskServerError:  # A refusal, and a clear one.
             self._journal.forget(artifacts.role)
             raise
 

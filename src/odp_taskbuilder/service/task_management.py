@@ -24,6 +24,7 @@ _ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
 # With the pauses between them about four seconds.
 _MAX_CONNECTION_ATTEMPTS = 5
 _LARGEST_ID = 2**63 - 1
+_FAILED = "Failed to create tasks by task management service"
 # How many tasks of a population are looked at for one that is in the way.
 _LOOK_BACK = 8
 
@@ -97,8 +98,8 @@ class TaskManagementClient:
           largest_id: what `largest_task_id` said before this task was first asked for, in this process or an earlier one.
 
         Raises:
-          errors.TaskServerError: the server refused; there is no such task.
-          errors.StorageError: it is not known whether the server created the task.
+          errors.TaskServerError: the server refused the request itself; there is no such task, or it is not the one that was sent.
+          errors.StorageError: it is not known whether the server created the task, for whatever reason it cannot be asked.
         """
         url = self._url(":create-task")
         request = task_pb2.CreateTaskRequest(task=task).SerializeToString()
@@ -109,6 +110,7 @@ class TaskManagementClient:
             try:
                 created = _parse(task_pb2.CreateTaskResponse, self._exchange("POST", url, request), url)
                 if not _is_same(created, task):
+                    unclear = False
                     raise errors.TaskServerError(
                         f"{url} created task {created.task_id}, but not as it was sent; its artifacts are not uploaded.",
                         next_step="It blocks its population. Have the server's operator look at it, or use another population.",
@@ -119,14 +121,23 @@ class TaskManagementClient:
                 found = self.find_task_after(largest_id, task) if unclear else None
                 if found is not None:
                     return found
-                self._refuse_second_active_task(task, largest_id)
+                other = self._active_task_of_same_kind(task, largest_id)
+                if other is not None:
+                    # That is the likely reason of the refusal, which the server gives as an internal error.
+                    unclear = False
+                    raise self._second_active_task(other) from None
                 raise
 
         try:
             return deadlines.repeat(attempt, _Patience(), self._network, self._deadline)
         except _Failure as failure:
             failure.may_have_worked = unclear
-            raise failure.as_error("Failed to create tasks by task management service") from None
+            raise failure.as_error(_FAILED) from None
+        except errors.TaskServerError as error:
+            if not unclear:
+                raise
+            # The look for the task was refused, or credentials for it could not be had: that says nothing of the request.
+            raise errors.StorageError(f"{_FAILED}: its answer was lost. {error.message}", next_step=error.next_step) from error
 
     def find_task_after(self, largest_id: int, task: task_pb2.Task) -> Optional[task_pb2.Task]:
         """Returns the active task that equals `task` among those with ids beyond `largest_id`; None if there is none.
@@ -141,17 +152,21 @@ class TaskManagementClient:
             task_id += 1
         return None
 
-    def _refuse_second_active_task(self, task: task_pb2.Task, largest_id: int) -> None:
-        """Raises if that is the likely reason of a refusal, which the server gives as an internal error."""
+    def _active_task_of_same_kind(self, task: task_pb2.Task, largest_id: int) -> Optional[task_pb2.Task]:
+        """An earlier task because of which the server creates no other one."""
         for task_id in range(largest_id, max(0, largest_id - _LOOK_BACK), -1):
             other = self.get_task(task_id)
             if other is not None and other.status in _ACTIVE and other.info.WhichOneof("info") == task.info.WhichOneof("info"):
-                status = task_pb2.TaskStatus.Enum.Name(other.status)
-                raise errors.TaskServerError(
-                    f"Failed to create tasks by task management service: population {self.population} has task {task_id} "
-                    f"of the same kind, which is {status}; at most one may be active.",
-                    next_step="Wait until it has ended, finish it if its upload was interrupted, or use another population.",
-                )
+                return other
+        return None
+
+    def _second_active_task(self, other: task_pb2.Task) -> errors.TaskServerError:
+        status = task_pb2.TaskStatus.Enum.Name(other.status)
+        return errors.TaskServerError(
+            f"{_FAILED}: population {self.population} has task {other.task_id} of the same kind, which is {status}; "
+            "at most one may be active.",
+            next_step="Wait until it has ended, finish it if its upload was interrupted, or use another population.",
+        )
 
     def _url(self, rest: str) -> str:
         return f"{self.base_url}/taskmanagement/v1/population/{urllib.parse.quote(self.population, safe='')}{rest}"

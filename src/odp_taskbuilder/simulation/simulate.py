@@ -18,6 +18,7 @@ from typing import Optional, Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
+from odp_taskbuilder.model import scan
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
@@ -46,6 +47,7 @@ class SimulationOptions:
       num_workers: processes that run clients; None takes one per core.
       assumed_population: number of devices that privacy accounting assumes.
       saved_model, task_config: what the artifacts were built from; TFF's engine needs them.
+      trust_model: load that model without scanning it first.
     """
 
     data: str
@@ -58,6 +60,7 @@ class SimulationOptions:
     assumed_population: int = ASSUMED_POPULATION
     saved_model: Optional[pathlib.Path] = None
     task_config: Optional[str] = None
+    trust_model: bool = False
 
 
 def simulate(
@@ -100,6 +103,8 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
             raise errors.UsageError(
                 "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
             )
+        if not options.trust_model:
+            scan.require_safe(options.saved_model)
         return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
     num_workers = options.num_workers or os.cpu_count() or 1
     engine = RayEngine(tasks, data, num_workers) if options.engine == "ray" else LocalEngine(tasks, data, num_workers, scratch)

@@ -1,6 +1,7 @@
 """`odp-task build` as a user runs it: real processes, real models, real mistakes."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -29,18 +30,19 @@ def write_config(path, label="", metrics=""):
     return path
 
 
-def run(*arguments, cwd):
-    return subprocess.run([ODP_TASK, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+def run(*arguments, cwd, **environment):
+    env = {**os.environ, **environment}
+    return subprocess.run([ODP_TASK, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     """The shipped example, built with --json: (directory of the run, finished process)."""
     cwd = tmp_path_factory.mktemp("example")
+    (cwd / "tmp").mkdir()
     # A terminal's guide: flags with underscores, `=`, and True.
-    return cwd, run(
-        "build", f"--saved_model={EXAMPLE / 'saved_model'}", f"--task_config={EXAMPLE / 'train.pbtxt'}", "--json", cwd=cwd
-    )
+    arguments = (f"--saved_model={EXAMPLE / 'saved_model'}", f"--task_config={EXAMPLE / 'train.pbtxt'}", "--json")
+    return cwd, run("build", *arguments, cwd=cwd, TMPDIR=str(cwd / "tmp"), PYTHONDONTWRITEBYTECODE="")
 
 
 def test_the_example_builds_and_prints_one_json_document(example):
@@ -63,6 +65,11 @@ def test_the_printed_report_never_shows_less_than_the_epsilon_spent(example):
     shown = document["task_report"]["dp_hyperparameters"]
     assert np.float32(shown["dp_epsilon"]) >= document["privacy"]["epsilon"]
     assert np.float32(shown["dp_delta"]) >= document["privacy"]["delta"]
+
+
+def test_nothing_is_left_in_the_temporary_directory(example):
+    cwd, _ = example
+    assert [path for path in (cwd / "tmp").rglob("*") if path.is_file()] == []
 
 
 def test_no_process_outlives_the_command(example):

@@ -5,6 +5,7 @@ Commands are imported when they are called: `odp-task --help` and the commands t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -150,7 +151,17 @@ def _end_process(code: int) -> NoReturn:
     # TensorFlow and TFF write complaints, and can crash, while the interpreter takes them down (tf.lite.Interpreter, TFF's
     # ServiceManager). Everything of ours is closed by now, so a process that loaded them ends without that.
     if "tensorflow" in sys.modules:
+        _remove_generated_files()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _remove_generated_files() -> None:
+    """Removes the source files that TensorFlow generated and would remove at a regular exit: thirty for each build."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file"):
+            for path in filter(None, (module.__file__, getattr(module, "__cached__", None))):
+                with contextlib.suppress(OSError):
+                    os.remove(path)

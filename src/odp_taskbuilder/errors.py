@@ -11,7 +11,7 @@
     ├── TaskServerError        8   a task server refused, or a task was left incomplete
     └── ArtifactError          9   a built artifact is corrupt, foreign or does not belong to its neighbours
 
-Commands end with 130 after SIGINT and 143 after SIGTERM, and with 1 after an error that is not of this tree (a defect of ours).
+Commands end with 130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP, and with 1 after an error that is not of this tree (a defect of ours).
 
 Every error carries a message that says what was found and what was expected, and, where there is one, a `next_step`.
 """
@@ -25,7 +25,6 @@ from typing import ClassVar, Optional
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class OdpTaskError(Exception):
@@ -69,13 +68,20 @@ class Problem:
 
 
 class ConfigError(OdpTaskError):
-    """The task config does not parse, or its values do not fit. Holds every problem that was found, not just the first."""
+    """The task config does not parse, or its values do not fit.
+
+    Attributes:
+      problems: every one that was found, not just the first.
+      source: name of the file; None when the config was not read from text.
+      notices: what else is to say about the config, one sentence each.
+    """
 
     exit_code = 3
 
-    def __init__(self, problems: Sequence[Problem], *, source: Optional[str] = None):
+    def __init__(self, problems: Sequence[Problem], *, source: Optional[str] = None, notices: Sequence[str] = ()):
         self.problems = tuple(problems)
         self.source = source
+        self.notices = tuple(notices)
         super().__init__("\n".join(self._describe(problem) for problem in self.problems))
 
     def _describe(self, problem: Problem) -> str:

@@ -82,10 +82,10 @@ def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskR
     report.metric_results.rejected_metrics = ", ".join(spec.learning.rejected_metrics)
     if spec.mode.trains:
         dp = report.dp_hyperparameters
-        # The report's fields have 32 bits: what is claimed is rounded up, never to a stronger claim.
+        # The report's fields have 32 bits: what is claimed is rounded to the weaker claim.
         dp.dp_delta = _float32_not_below(budget.delta)
         dp.dp_epsilon = _float32_not_below(budget.epsilon)
-        dp.noise_multiplier = budget.noise_multiplier
+        dp.noise_multiplier = -_float32_not_below(-budget.noise_multiplier)
         dp.dp_clip_norm = budget.clip_norm
         dp.num_training_rounds = budget.rounds
     return report

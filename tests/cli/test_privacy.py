@@ -108,6 +108,7 @@ def test_the_guides_delta_needs_the_population_that_allows_it():
         ),
         (["curve", "--over", "rounds", "--from", 10, "--to", 2, "--report_goal", 5], "from a positive number to a larger one"),
         (["curve", "--over", "rounds", "--from", 1, "--to", "nan", "--report_goal", 5], "'nan' is not a finite number"),
+        (["curve", "--over", "rounds", "--from", 0.2, "--to", 9, "--report_goal", 5], "starts at 1 or more, not at 0.2"),
     ],
 )
 def test_impossible_options_are_refused_by_name(args, message):
@@ -174,8 +175,11 @@ def test_a_figure_names_its_axes_its_setting_and_the_target(tmp_path):
     assert "delta 3.333e-07, population 3,000,000" in texts
     assert "FIXED_GAUSSIAN: 50 rounds, report goal 200" in texts
     assert {"0.5", "1", "2"} <= texts
-    assert run.stdout.splitlines()[1].split() == ["noise_multiplier", "epsilon"]
-    assert len(run.stdout.splitlines()) == 5
+    lines = run.stdout.splitlines()
+    assert lines[0] == "FIXED_GAUSSIAN: 50 rounds, report goal 200, delta 3.333333e-07, population 3,000,000, target epsilon 10"
+    assert lines[1].split() == ["noise_multiplier", "epsilon"]
+    assert all("with probability report goal / population" in line for line in lines[5:6])
+    assert all(line.startswith("- ") for line in lines[5:])
 
 
 def test_a_curve_of_clients_spends_more_the_more_of_them_there_are():

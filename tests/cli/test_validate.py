@@ -43,6 +43,7 @@ def test_faults_end_with_3_and_show_the_place_and_what_was_meant(configs):
     run = validate(path)
     assert run.returncode == 3
     assert run.stdout.splitlines() == [
+        f"{path}: note: Line 5: fed_avg was read as FED_AVG.",
         f"{path}:5:72: runtime_config has no field 'repot_goal'.",
         "    federated_learning { learning_process { type: fed_avg runtime_config { repot_goal: 2000 } } }",
         "    " + " " * 71 + "^",
@@ -68,7 +69,35 @@ def test_patterns_files_and_standard_input_are_checked_together(configs):
 
 def test_warnings_fail_only_when_asked_to(configs):
     path = configs / "warned.pbtxt"
-    assert (validate(path).returncode, validate("--strict", path).returncode) == (0, 3)
+    lenient, strict = validate(path), validate("--strict", path)
+    assert (lenient.returncode, lenient.stdout.splitlines()[-1]) == (0, f"{path}: ok, 1 warning")
+    assert (strict.returncode, strict.stdout.splitlines()[-1]) == (3, f"{path}: not accepted, 1 warning")
+
+
+def test_notices_stand_beside_faults(configs):
+    text = BAD.replace("runtime_config", 'metrics { name: "acuracy" } runtime_config')
+    run = validate("-", stdin=text)
+    assert run.returncode == 3
+    assert "<stdin>: note: The metric 'acuracy' is not on the allow list and is left out. Did you mean 'accuracy'?" in run.stdout
+
+
+@pytest.mark.parametrize(("separation", "needed"), [(1, 18_604), (100, 187)])
+def test_a_report_goal_that_makes_an_adaptive_clip_impossible_is_warned_of_with_the_one_that_suffices(separation, needed):
+    text = GOOD.replace("2000", "150").replace("num_max_training_rounds: 100", "num_max_training_rounds: 1000")
+    text = text.replace("policies {", f"policies {{ min_separation_policy {{ minimum_separation: {separation} }}")
+    text = text.replace("clip_norm: 0.5", "type: ADAPTIVE_TREE")
+    run = validate("--json", "-", stdin=text)
+    messages = [warning["message"] for warning in json.loads(run.stdout)["configs"][0]["warnings"]]
+    assert any("ADAPTIVE_TREE needs noise_multiplier < 0.1 * report_goal" in message for message in messages)
+    assert any(f"State report_goal {needed} or more" in message for message in messages)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_output_that_cannot_be_written_is_a_storage_error(configs, arguments):
+    with open("/dev/full", "w") as full:
+        command = [ODP_TASK, "validate", *arguments, configs / "good.pbtxt"]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (7, "Error: Cannot read or write the output: No space left on device.\n")
 
 
 def test_json_holds_what_the_text_shows(configs):
@@ -91,7 +120,7 @@ def test_show_prints_every_value_with_its_origin(configs):
     run = validate("--show", "--population_name", "other", "--population", 10000, configs / "good.pbtxt")
     rows = [tuple(line.split()) for line in run.stdout.splitlines() if line.startswith("  ")]
     assert ("population_name", "other", "option") in rows
-    assert ("policies.model_release_policy.dp_delta", "0.0001", "option") in rows
+    assert ("policies.model_release_policy.dp_delta", "3.3333333333333335e-07", "default") in rows
     assert ("federated_learning.learning_process.client_learning_rate", "0.1", "default") in rows
     assert ("training.traffic_weight", "100", "derived") in rows
 

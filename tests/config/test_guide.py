@@ -218,7 +218,8 @@ def test_other_things_that_users_write_are_refused_by_name(text, expected):
         (
             '"clip_norm": 0.1}',
             '"clip_norm": 0.1,}',
-            "This is not valid JSON: Expecting property name enclosed in double quotes.",
+            "This is not valid JSON: Expecting property name enclosed in double quotes. "
+            "JSON has no comma behind the last field of an object or the last item of a list.",
         ),
     ],
 )

@@ -46,6 +46,29 @@ def test_what_is_no_text_is_refused_in_words(data, message):
 
 
 @pytest.mark.parametrize(
+    ("data", "place", "suggestion"),
+    [
+        ('{ // note\n "mode": 1}', (1, 3), "JSON has no comments."),
+        ('{"mode": 1,\n}', (2, 1), "JSON has no comma behind the last field of an object or the last item of a list."),
+        ("{'mode': 'TRAINING_ONLY',\n'label_name': 'a'}", (1, 2), "JSON has double quotes only."),
+    ],
+)
+def test_json_that_other_tools_accept_is_refused_with_what_is_wrong_with_it(data, place, suggestion):
+    problem = refusal(data).problems[0]
+    assert ((problem.line, problem.column), problem.suggestion) == (place, suggestion)
+
+
+@pytest.mark.parametrize("data", ["mode: X".encode("utf-16"), "mode: X".encode("utf-16-le")])
+def test_utf16_is_told_with_and_without_its_mark(data):
+    assert refusal(data).problems[0].suggestion == "It looks like UTF-16. Save it as UTF-8."
+
+
+def test_line_ends_of_old_macintoshes_are_line_ends():
+    loaded = config.parse_config("# first\rmode: TRAINING_ONLY\rlabel_name: 'a'\r")
+    assert (loaded.config.label_name, loaded.positions["label_name"].line) == ("a", 3)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         pytest.param("a{" * 20_000, id="blocks"),

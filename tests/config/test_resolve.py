@@ -90,7 +90,7 @@ def test_every_default_is_applied():
 
 def test_each_value_says_where_it_came_from():
     loaded = config.parse_config(MINIMAL + 'use_daf: false label_name: "y"')
-    origins = config.resolve(loaded, config.ResolveOptions(population_name="q", population=1000)).origins
+    origins = config.resolve(loaded, config.ResolveOptions(population_name="q", population=10_000_000)).origins
     assert {path: origins[path].value for path in origins if "." not in path} == {
         "mode": "config", "population_name": "option", "label_name": "config", "use_daf": "config",
     }  # fmt: skip
@@ -247,7 +247,8 @@ def test_eval_only_takes_what_the_config_says_about_training():
 
 def test_a_stated_population_takes_the_place_of_three_million():
     options = config.ResolveOptions(population=1000)
-    assert resolve(options).privacy.delta == 0.001
+    assert resolve(options).privacy.delta == 1 / 3_000_000  # Fewer devices are no reason for a weaker guarantee.
+    assert resolve(config.ResolveOptions(population=10_000_000)).privacy.delta == 1e-7
     assert resolve(options, **{f"{RELEASE}dp_delta": 1e-6}).privacy.delta == 1e-6
     (message,) = messages(options, **{f"{RELEASE}dp_delta": 2e-3})
     assert message.endswith("dp_delta must be a float number between 0 and 1.000000E-03")

@@ -42,7 +42,11 @@ _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"
 
 
 class _Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that clean-up code runs."""
+    """SIGTERM, or the hang-up of a terminal, raised in the main thread so that clean-up code runs."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.exit_code = 128 + signum
 
 
 class _LazyGroup(click.Group):
@@ -93,13 +97,15 @@ def task_builder() -> NoReturn:
 def run(args: Sequence[str]) -> int:
     """Runs `odp-task` with the given arguments; returns the exit code that errors.py documents.
 
-    SIGTERM is handled from here on as the command line needs it. The process goes on.
+    SIGTERM and SIGHUP are handled from here on as the command line needs it. The process goes on.
     """
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So is what the libraries below it say about their own dependencies.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As nohup leaves it.
+        signal.signal(signal.SIGHUP, _raise_terminated)
     # Decided here, from the raw arguments: an error may strike before click has parsed the option.
     json_mode = "--json" in args
     try:
@@ -119,13 +125,21 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         output.note("Interrupted.")
         return errors.EXIT_INTERRUPTED
-    except _Terminated:
+    except _Terminated as terminated:
         output.note("Terminated.")
-        return errors.EXIT_TERMINATED
+        return terminated.exit_code
     except BrokenPipeError:
-        # The reader of our output left, as `head` does. Nothing can be told to anyone through that pipe any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output left, as `head` does.
+        _give_up_stdout()
         return errors.EXIT_UNEXPECTED
+    except OSError as error:
+        place = error.filename
+        if place is None:
+            # Files are named by now: what is left is the output, onto a full disk.
+            _give_up_stdout()
+            place, json_mode = "the output", False
+        output.report_error(errors.StorageError(f"Cannot read or write {place}: {error.strerror or error}."), json_mode)
+        return errors.StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort; everything a user can cause has a class of its own.
         if os.environ.get(_TRACEBACK_VARIABLE):
             traceback.print_exc()
@@ -143,8 +157,13 @@ def _click_message(error: click.ClickException) -> str:
     return f"{error.format_message()}{hint}"
 
 
+def _give_up_stdout() -> None:
+    """Nothing can be told to anyone through stdout any more; what is still buffered must not fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _raise_terminated(signum: int, frame: object) -> None:
-    raise _Terminated
+    raise _Terminated(signum)
 
 
 def _end_process(code: int) -> NoReturn:

@@ -53,7 +53,7 @@ _SPEC_OPTIONS = [
     click.option("--rounds", type=int, help="Training rounds."),
     click.option("--noise_multiplier", type=_FiniteFloat(), help="Standard deviation of the noise in units of the clip."),
     click.option("--epsilon", "target_epsilon", type=_FiniteFloat(), help=f"Target epsilon. [default: {_DEFAULT_EPSILON:g}]"),
-    click.option("--delta", type=_FiniteFloat(), help="Delta, at most 1 / population. [default: 1 / 3,000,000]"),
+    click.option("--delta", type=_FiniteFloat(), help="Delta, at most 1 / population. [default: 1 / 3,000,000, or 1 / population where that is larger]"),
     click.option(
         "--minimum_separation", type=int, help="Rounds from one contribution of a client to its next (trees). [default: 0]"
     ),
@@ -86,7 +86,7 @@ def _privacy_spec(stated: dict[str, Any]) -> PrivacySpec:
         )
         if not task.mode.trains:
             raise errors.UsageError(f"{task_config} makes an evaluation task only; privacy is accounted for in training.")
-        return dataclasses.replace(task.privacy, **stated)
+        return _checked(dataclasses.replace(task.privacy, **stated))
     for name in ("report_goal", "rounds"):
         if name not in stated:
             raise errors.UsageError(f"--{name} is missing: state it, or a --task_config that has it.")
@@ -99,7 +99,10 @@ def _privacy_spec(stated: dict[str, Any]) -> PrivacySpec:
         "delta": 1 / max(ASSUMED_POPULATION, stated["population"]),
         "minimum_separation": 0,
     }
-    spec = PrivacySpec(**{**defaults, **stated})
+    return _checked(PrivacySpec(**{**defaults, **stated}))
+
+
+def _checked(spec: PrivacySpec) -> PrivacySpec:
     problems = privacy.problems_of(spec)
     if problems:
         raise errors.UsageError(
@@ -199,13 +202,13 @@ def curve_command(
         output.print_json(_curve_document(curve))
         return
     spec = curve.spec
-    click.echo(
-        f"{spec.aggregator.value}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}"
-    )
+    click.echo(f"{curve.setting()}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}")
     click.echo(f"{variable.value:>16}  epsilon")
     for point in curve.points:
         mark = "  above the target" if point.epsilon > spec.target_epsilon else ""
         click.echo(f"{point.value:>16.6g}  {rounded_up(point.epsilon, digits=5):<10.5g}{mark}".rstrip())
+    for sentence in curve.assumptions:
+        click.echo(f"- {sentence}")
 
 
 def _document(budget: privacy.PrivacyBudget) -> dict[str, Any]:
@@ -223,7 +226,7 @@ def _curve_document(curve: privacy.PrivacyCurve) -> dict[str, Any]:
         variable.value: getattr(spec, variable.value) for variable in privacy.CurveVariable if variable is not curve.variable
     }
     points = [{curve.variable.value: point.value, "epsilon": point.epsilon} for point in curve.points]
-    return {"aggregator": spec.aggregator.value, **fixed, **varying, "over": curve.variable.value, "points": points}
+    return {"aggregator": spec.aggregator.value, **fixed, **varying, "over": curve.variable.value, "points": points, "assumptions": list(curve.assumptions)}
 
 
 def _print(document: dict[str, Any], json_mode: bool) -> None:

@@ -8,6 +8,7 @@ import click
 
 from odp_taskbuilder import config, errors
 from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.validation import ConfigCheck, check_configs
 
 
 @click.command(name="validate", cls=options.CommandWithArguments)
@@ -44,8 +45,8 @@ def command(
       odp-task validate task_config.pbtxt
       odp-task validate --show --strict 'configs/*.pbtxt'
 
-    All faults of a config are shown at once, each with its place and what was meant. The privacy budget is not computed here, see
-    `odp-task privacy`. Ends with 0 if all configs are fine and with 3 if one is not.
+    All faults of a config are shown at once, each with its place and what was meant. Whether the privacy budget suffices is for
+    `odp-task privacy` to say. Ends with 0 if all configs are fine and with 3 if one is not.
     """
     resolve_options = config.ResolveOptions(
         population_name=population_name,
@@ -54,23 +55,23 @@ def command(
         storage_path=storage_path,
         require_artifact_urls=build_artifact_only,
     )
-    checks = config.check_configs(configs, resolve_options)
+    checks = check_configs(configs, resolve_options)
     if json_mode:
         output.print_json({"configs": [_document(check, show) for check in checks]})
     else:
         for check in checks:
-            _print_text(check, show)
+            _print_text(check, show, strict)
     failed = any(check.error is not None or (strict and check.warnings) for check in checks)
     return errors.ConfigError.exit_code if failed else errors.EXIT_OK
 
 
-def _document(check: config.ConfigCheck, show: bool) -> dict[str, Any]:
+def _document(check: ConfigCheck, show: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
         "source": check.source,
         "ok": check.error is None,
         "problems": [vars(problem) for problem in check.error.problems] if check.error else [],
         "warnings": [vars(warning) for warning in check.warnings],
-        "notices": _notices(check),
+        "notices": list(check.notices),
     }
     if show and check.task is not None:
         document["resolved"] = [
@@ -80,13 +81,13 @@ def _document(check: config.ConfigCheck, show: bool) -> dict[str, Any]:
     return document
 
 
-def _print_text(check: config.ConfigCheck, show: bool) -> None:
+def _print_text(check: ConfigCheck, show: bool, strict: bool) -> None:
+    for notice in check.notices:
+        click.echo(f"{check.source}: note: {notice}")
     if check.error is not None:
         click.echo(str(check.error))
         click.echo(f"{check.source}: {_count(len(check.error.problems), 'problem')}")
         return
-    for notice in _notices(check):
-        click.echo(f"{check.source}: note: {notice}")
     for warning in check.warnings:
         click.echo(f"{check.source}: warning: {warning.path}: {warning.message}")
     if show and check.task is not None:
@@ -94,13 +95,8 @@ def _print_text(check: config.ConfigCheck, show: bool) -> None:
         path_width, value_width = (max(len(row[column]) for row in values) for column in (0, 1))
         for path, value, origin in values:
             click.echo(f"  {path:{path_width}}  {value:{value_width}}  {origin}")
-    click.echo(f"{check.source}: ok, {_count(len(check.warnings), 'warning')}")
-
-
-def _notices(check: config.ConfigCheck) -> list[str]:
-    """What is not among the warnings as well."""
-    warned = {warning.message for warning in check.warnings}
-    return [notice for notice in check.task.notices if notice not in warned] if check.task else []
+    verdict = "not accepted" if strict and check.warnings else "ok"
+    click.echo(f"{check.source}: {verdict}, {_count(len(check.warnings), 'warning')}")
 
 
 def _shown(value: config.ResolvedValue) -> str:

@@ -5,7 +5,6 @@ load_config(path) or parse_config(text)  ->  LoadedConfig  ->  resolve()  ->  Ta
 resolve() raises all problems of a config at once, those of its text and those of its values.
 """
 
-from odp_taskbuilder.config.check import ConfigCheck, check_configs
 from odp_taskbuilder.config.load import LoadedConfig, load_config, parse_config
 from odp_taskbuilder.config.resolve import resolve
 from odp_taskbuilder.config.show import ResolvedValue, resolved_values
@@ -14,13 +13,11 @@ from odp_taskbuilder.config.warnings import ConfigWarning, warnings_for
 
 __all__ = [
     "ASSUMED_POPULATION",
-    "ConfigCheck",
     "ConfigWarning",
     "LoadedConfig",
     "ResolveOptions",
     "ResolvedValue",
     "TaskSpec",
-    "check_configs",
     "load_config",
     "parse_config",
     "resolve",

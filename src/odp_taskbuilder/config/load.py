@@ -121,18 +121,36 @@ def parse_config(text: Union[str, bytes], source: Optional[str] = None) -> Loade
 
 
 def _is_json(tokens: Sequence[syntax.Token]) -> bool:
-    """Whether this is meant as JSON: an object with a quoted first name, or an empty one."""
-    return tokens[0].text == "{" and (tokens[1].kind == "string" or tokens[1].text == "}")
+    """Whether this is meant as JSON: an object with a quoted first name, or an empty one, behind whatever comment."""
+    if tokens[0].text != "{":
+        return False
+    if tokens[1].text == "/":
+        names = (token for token, following in zip(tokens, tokens[1:]) if following.text == ":")
+        return next(names, tokens[0]).kind == "string"
+    return tokens[1].kind == "string" or tokens[1].text == "}"
 
 
 def _check_json_syntax(origin: SourceText) -> None:
     try:
         json.loads(origin.text)
     except json.JSONDecodeError as error:
-        advice = "JSON has no comments." if origin.text[error.pos : error.pos + 1] in ("#", "/") else None
-        origin.add_problem(error.pos, f"This is not valid JSON: {error.msg}.", advice)
+        origin.add_problem(error.pos, f"This is not valid JSON: {error.msg}.", _json_advice(origin.text, error.pos))
+        if origin.text[error.pos : error.pos + 1] == "'":
+            # None of its strings could be read.
+            raise errors.ConfigError(origin.problems, source=origin.name) from error
     except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, thousands of brackets.
         origin.add_problem(0, f"This JSON cannot be read: {error}.")
+
+
+def _json_advice(text: str, offset: int) -> Optional[str]:
+    found = text[offset : offset + 1]
+    if found in ("#", "/"):
+        return "JSON has no comments."
+    if found == "'":
+        return "JSON has double quotes only."
+    if text[:offset].rstrip().endswith(",") or (found == "," and text[offset + 1 :].lstrip()[:1] in ("}", "]")):
+        return "JSON has no comma behind the last field of an object or the last item of a list."
+    return None
 
 
 def _check_outer_braces(tokens: Sequence[syntax.Token], origin: SourceText) -> None:

@@ -57,6 +57,8 @@ def _noise_multiplier(fields: rules.FieldReader) -> Optional[float]:
     path = f"{_PRIVACY}.noise_multiplier"
     noise_multiplier = fields.nonnegative(path)
     if noise_multiplier == 0:
+        if fields.is_given(path):
+            fields.notices.append(f"{path} 0 counts as unset: the noise is calibrated to the target epsilon.")
         fields.origins[path] = spec.Origin.DERIVED
         return None
     return noise_multiplier
@@ -69,10 +71,10 @@ def _delta(fields: rules.FieldReader, options: spec.ResolveOptions) -> float:
         path,
         lambda x: 0 <= x <= bound,
         f"dp_delta must be a float number between 0 and {bound:.6E}",
-        default=bound,
+        default=min(bound, 1 / spec.ASSUMED_POPULATION),
         suggestion=f"Delta must not exceed 1 / population: set it to {_round_down(bound)}, or leave the field out.",
     )
-    if fields.raw(path) == 0 and options.population != spec.ASSUMED_POPULATION:
+    if fields.raw(path) == 0 and options.population > spec.ASSUMED_POPULATION:
         fields.origins[path] = spec.Origin.OPTION
     return delta
 

@@ -42,7 +42,7 @@ class FieldReader:
         """Raises ConfigError if there are any, with those of the text."""
         problems = source_text.in_reading_order([*self._loaded.problems, *self._problems])
         if problems:
-            raise errors.ConfigError(problems, source=self._loaded.source)
+            raise errors.ConfigError(problems, source=self._loaded.source, notices=self.notices)
 
     def raw(self, path: str) -> Any:
         """The field's value, proto3's zero value when it is unset; the whole config for an empty path."""

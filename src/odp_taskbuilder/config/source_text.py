@@ -18,6 +18,7 @@ _MAX_SHOWN_COLUMNS = 4096
 _MAX_MESSAGE = 600
 
 _BYTE_ORDER_MARK = "\ufeff"
+_UTF16 = "It looks like UTF-16. Save it as UTF-8."
 _BLANKS_AND_COMMENTS = re.compile(r"\s+|#[^\n]*")
 _LINE_END = re.compile("\n")
 
@@ -110,12 +111,12 @@ def decode(data: Union[bytes, str], name: Optional[str]) -> tuple[SourceText, li
     if text.startswith(_BYTE_ORDER_MARK):
         text = text[1:]
         notices.append("The byte order mark at the start was ignored.")
+    if "\r" in text and "\n" not in text:
+        text = text.replace("\r", "\n")  # Line ends of old Macintoshes.
     if "\0" in text:
-        _refuse(
-            name,
-            "The task config is not text: it holds a NUL byte.",
-            "Is this the right file? A task config is text proto or JSON.",
-        )
+        is_utf16 = text.count("\0") > len(text) // 4
+        advice = _UTF16 if is_utf16 else "Is this the right file? A task config is text proto or JSON."
+        _refuse(name, "The task config is not text: it holds a NUL byte.", advice)
     if not _BLANKS_AND_COMMENTS.sub("", text):
         _refuse(name, "The task config is empty.", "`odp-task init` writes one to start from.")
     return SourceText(text, name), notices
@@ -128,7 +129,7 @@ def _decode_utf8(data: bytes, name: Optional[str]) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"The task config is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}."
         is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        advice = "It looks like UTF-16. Save it as UTF-8." if is_utf16 else "Save it as UTF-8. Is this the right file?"
+        advice = _UTF16 if is_utf16 else "Save it as UTF-8. Is this the right file?"
         _refuse(name, found, advice)
 
 

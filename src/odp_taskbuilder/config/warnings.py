@@ -17,9 +17,9 @@ _MAX_TRAFFIC_WEIGHT = 1000
 _MAX_METRIC_NAME = 64
 # Sums over fewer clients say much about each of them.
 _SMALL_ROUND = 100
-# Calibrated noise is below 1 for the Gaussian aggregators and below 10 for the trees in nearly all settings (spec: privacy.md, section
-# 5); an adaptive clip needs ten times as many clients per round.
-_SMALL_ROUND_FOR_ADAPTING = {False: 10, True: 100}
+# Calibrated noise is below 1 for the Gaussian aggregators in nearly all settings (spec: privacy.md, section 5); an adaptive clip needs ten
+# times as many clients per round. For the trees that can be computed, see validation.py.
+_SMALL_ROUND_FOR_ADAPTING = 10
 _SELECTOR_HOURS = 24
 
 
@@ -137,7 +137,7 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
 def _adaptive(privacy: spec.PrivacySpec) -> Iterator[ConfigWarning]:
     limit = privacy_fields.ADAPTIVE_NOISE_LIMIT_PER_CLIENT * privacy.report_goal
     if privacy.noise_multiplier is None:
-        if privacy.report_goal < _SMALL_ROUND_FOR_ADAPTING[privacy.aggregator.is_tree]:
+        if not privacy.aggregator.is_tree and privacy.report_goal < _SMALL_ROUND_FOR_ADAPTING:
             yield ConfigWarning(
                 f"{_RUNTIME}.report_goal",
                 f"With {privacy.aggregator.name} the calibrated noise must come out below {limit:g}, a tenth of the report goal, or the build stops.",

@@ -8,6 +8,12 @@ from odp_taskbuilder.privacy.tree import max_contributions
 
 # Rounds smaller than this release metrics that say much about single clients.
 _SMALL_ROUND = 100
+_OVER_SELECTION = "The sampling rate counts {goal}; over-selected clients, if they are aggregated, are not counted."
+_TREE = (
+    "Neither sampling nor the population lowers this epsilon: it holds whichever clients take part.",
+    "Server checkpoints, the initial one included, hold the seeds of the tree noise: epsilon holds against readers of models, not "
+    "against readers of checkpoints.",
+)
 
 
 def assumptions_without_aggregator() -> tuple[str, ...]:
@@ -27,6 +33,17 @@ def assumptions(spec: PrivacySpec, noise_multiplier: float, epsilon: float, cali
     return tuple(sentences)
 
 
+def curve_assumptions(spec: PrivacySpec) -> tuple[str, ...]:
+    """The sentences that belong beside a curve, along which rounds, noise or report goal vary."""
+    if spec.aggregator.is_tree:
+        return (
+            f"A client can take part rounds / minimum_separation times, rounded up, and is accounted for as such (minimum_separation "
+            f"{spec.minimum_separation:,}).",
+            *_TREE,
+        )
+    return (*_sampling_with("report goal / population", spec), _OVER_SELECTION.format(goal="the report goal"))
+
+
 def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
     shown = f"{rounded_up(epsilon):.7g}"
     if epsilon > spec.target_epsilon:
@@ -36,14 +53,20 @@ def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
 
 
 def _sampling(spec: PrivacySpec) -> list[str]:
-    rate = spec.report_goal / spec.population
+    return [
+        *_sampling_with(f"{spec.report_goal / spec.population:.3g}", spec),
+        _OVER_SELECTION.format(goal=f"the report goal of {spec.report_goal:,} clients per round"),
+    ]
+
+
+def _sampling_with(probability: str, spec: PrivacySpec) -> list[str]:
     origin = "assumed" if spec.population == ASSUMED_POPULATION else "stated"
     return [
-        f"Each round is assumed to draw every client independently with probability {rate:.3g} (Poisson sampling); real rounds take the "
+        f"Each round is assumed to draw every client independently with probability {probability} (Poisson sampling); real rounds take the "
         "devices that happen to check in.",
+        f"A client may be drawn in any number of rounds: minimum_separation, here {spec.minimum_separation:,}, is neither needed nor "
+        "counted.",
         f"The population is {origin} to be {spec.population:,} devices; with fewer, the same noise spends more epsilon.",
-        f"The sampling rate counts the report goal of {spec.report_goal:,} clients per round; over-selected clients, if they are "
-        "aggregated, are not counted.",
     ]
 
 
@@ -61,12 +84,7 @@ def _tree(spec: PrivacySpec) -> list[str]:
         ]
     if spec.minimum_separation > 1:
         sentences.append("The separation holds only as long as a device keeps the record of its contributions.")
-    return [
-        *sentences,
-        "Neither sampling nor the population lowers this epsilon: it holds whichever clients take part.",
-        "Server checkpoints, the initial one included, hold the seeds of the tree noise: epsilon holds against readers of models, not "
-        "against readers of checkpoints.",
-    ]
+    return [*sentences, *_TREE]
 
 
 def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
@@ -74,7 +92,8 @@ def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
     inflation = (1 - (noise_multiplier / (0.1 * spec.report_goal)) ** 2) ** -0.5
     return (
         f"The clip adapts to a noised count of clipped updates, which shares the budget: the noise on the updates is "
-        f"{inflation * noise_multiplier:.4g}, {inflation:.3g} times the noise multiplier, and each round releases its clip."
+        f"{inflation * noise_multiplier:.4g}, {inflation:.3g} times the noise multiplier, and each round releases its clip. The "
+        "clip that is stated is the first one."
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import PrivacySpec
+from odp_taskbuilder.privacy.assumptions import curve_assumptions
 from odp_taskbuilder.privacy.budget import mechanism_of, smallest_noise
 
 
@@ -37,11 +38,26 @@ class PrivacyCurve:
 
     Attributes:
       spec: what does not vary, with the noise that the curve was computed for.
+      assumptions: what the numbers rest on, one sentence each.
     """
 
     variable: CurveVariable
     spec: PrivacySpec
     points: tuple[CurvePoint, ...]
+    assumptions: tuple[str, ...]
+
+    def setting(self) -> str:
+        """What does not vary, in words."""
+        values = []
+        if self.variable is not CurveVariable.NOISE:
+            values.append(f"noise multiplier {self.spec.noise_multiplier:.4g}")
+        if self.variable is not CurveVariable.ROUNDS:
+            values.append(f"{self.spec.rounds:,} rounds")
+        if self.spec.aggregator.is_tree:
+            values.append(f"minimum separation {self.spec.minimum_separation:,}")
+        elif self.variable is not CurveVariable.REPORT_GOAL:
+            values.append(f"report goal {self.spec.report_goal:,}")
+        return f"{self.spec.aggregator.value}: {', '.join(values)}"
 
 
 def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop: float, steps: int) -> PrivacyCurve:
@@ -56,6 +72,8 @@ def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop
     """
     if not 0 < start < stop < math.inf:
         raise errors.UsageError(f"A curve runs from a positive number to a larger one, not from {start!r} to {stop!r}.")
+    if variable.is_count and round(start) < 1:
+        raise errors.UsageError(f"A curve over {variable.value} starts at 1 or more, not at {start!r}.")
     values = np.geomspace(start, stop, steps)
     if variable.is_count:
         values = np.unique(np.rint(values).astype(int))
@@ -65,4 +83,4 @@ def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop
     for value in values.tolist():
         at_value = dataclasses.replace(spec, **{variable.value: value})
         points.append(CurvePoint(value, mechanism_of(at_value).epsilon(at_value.noise_multiplier)))
-    return PrivacyCurve(variable, spec, tuple(points))
+    return PrivacyCurve(variable, spec, tuple(points), curve_assumptions(spec))

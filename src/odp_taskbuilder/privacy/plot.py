@@ -31,7 +31,16 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
     canvas = figure.Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = canvas.subplots()
     finite = [point for point in curve.points if math.isfinite(point.epsilon)]
-    axes.plot([p.value for p in finite], [p.epsilon for p in finite], marker="o", markersize=3.5, label="epsilon (upper bound)")
+    # A client of a tree can come back at certain rounds, where epsilon jumps: between two points, the later one bounds it.
+    jumps = spec.aggregator.is_tree and curve.variable is CurveVariable.ROUNDS
+    axes.plot(
+        [p.value for p in finite],
+        [p.epsilon for p in finite],
+        marker="o",
+        markersize=3.5,
+        drawstyle="steps-pre" if jumps else "default",
+        label="epsilon (upper bound)",
+    )
     axes.axhline(spec.target_epsilon, color="C3", linestyle="--", label=f"target epsilon {spec.target_epsilon:g}")
     axes.set_xscale("log")
     logarithmic = [axes.xaxis]
@@ -47,9 +56,7 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
         axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel(_AXIS_LABELS[curve.variable])
     axes.set_ylabel("epsilon of the whole training (no unit)")
-    axes.set_title(
-        f"{spec.aggregator.value}: {_fixed_values(curve)}\ndelta {spec.delta:.4g}, population {spec.population:,}", fontsize=10
-    )
+    axes.set_title(f"{curve.setting()}\ndelta {spec.delta:.4g}, population {spec.population:,}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     try:
@@ -58,17 +65,3 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
         raise errors.UsageError(f"Cannot plot to {path}: {error}.") from error
     except OSError as error:
         raise errors.StorageError(f"Cannot write {path}: {error.strerror}") from error
-
-
-def _fixed_values(curve: PrivacyCurve) -> str:
-    spec = curve.spec
-    values = []
-    if curve.variable is not CurveVariable.NOISE:
-        values.append(f"noise multiplier {spec.noise_multiplier:.4g}")
-    if curve.variable is not CurveVariable.ROUNDS:
-        values.append(f"{spec.rounds:,} rounds")
-    if spec.aggregator.is_tree:
-        values.append(f"minimum separation {spec.minimum_separation:,}")
-    elif curve.variable is not CurveVariable.REPORT_GOAL:
-        values.append(f"report goal {spec.report_goal:,}")
-    return ", ".join(values)

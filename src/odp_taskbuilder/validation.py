@@ -69,6 +69,7 @@ def _impossible_clip(task: TaskSpec) -> tuple[ConfigWarning, ...]:
         privacy_budget(dataclasses.replace(spec, skip_check=True))
     except errors.ConfigError as error:
         return tuple(
-            ConfigWarning(problem.path, " ".join(filter(None, [problem.message, problem.suggestion]))) for problem in error.problems
+            ConfigWarning(problem.path, " ".join(filter(None, [problem.message, problem.suggestion])))
+            for problem in error.problems
         )
     return ()

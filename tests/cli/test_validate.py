@@ -78,7 +78,9 @@ def test_notices_stand_beside_faults(configs):
     text = BAD.replace("runtime_config", 'metrics { name: "acuracy" } runtime_config')
     run = validate("-", stdin=text)
     assert run.returncode == 3
-    assert "<stdin>: note: The metric 'acuracy' is not on the allow list and is left out. Did you mean 'accuracy'?" in run.stdout
+    assert (
+        "<stdin>: note: The metric 'acuracy' is not on the allow list and is left out. Did you mean 'accuracy'?" in run.stdout
+    )
 
 
 @pytest.mark.parametrize(("separation", "needed"), [(1, 18_604), (100, 187)])

@@ -60,7 +60,9 @@ def analytic_gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     return optimize.brentq(excess, 0, 1000, xtol=1e-12)
 
 
-def delta_in_extended_precision(noise_multiplier: float, sampling_rate: float, rounds: int, epsilon: float, grid: float) -> float:
+def delta_in_extended_precision(
+    noise_multiplier: float, sampling_rate: float, rounds: int, epsilon: float, grid: float
+) -> float:
     """Delta after rounds of sampled Gaussian noise, where the library's distribution of one round is composed in extended precision."""
     one_round = privacy_loss_distribution.from_gaussian_mechanism(
         noise_multiplier, value_discretization_interval=grid, sampling_prob=sampling_rate

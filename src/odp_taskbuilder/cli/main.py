@@ -72,7 +72,11 @@ def _normalize_token(token: str) -> str:
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"token_normalize_func": _normalize_token, "help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={
+        "token_normalize_func": _normalize_token,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
 )
 @click.version_option(package_name="odp-task", prog_name="odp-task")
 def cli() -> None:

@@ -53,7 +53,11 @@ _SPEC_OPTIONS = [
     click.option("--rounds", type=int, help="Training rounds."),
     click.option("--noise_multiplier", type=_FiniteFloat(), help="Standard deviation of the noise in units of the clip."),
     click.option("--epsilon", "target_epsilon", type=_FiniteFloat(), help=f"Target epsilon. [default: {_DEFAULT_EPSILON:g}]"),
-    click.option("--delta", type=_FiniteFloat(), help="Delta, at most 1 / population. [default: 1 / 3,000,000, or 1 / population where that is larger]"),
+    click.option(
+        "--delta",
+        type=_FiniteFloat(),
+        help="Delta, at most 1 / population. [default: 1 / 3,000,000, or 1 / population where that is larger]",
+    ),
     click.option(
         "--minimum_separation", type=int, help="Rounds from one contribution of a client to its next (trees). [default: 0]"
     ),
@@ -122,7 +126,9 @@ def command() -> None:
 @command.command("epsilon")
 @_spec_options
 @click.option(
-    "--reference", is_flag=True, help="Also compute the figure that the existing task builder reports, on its grid: seconds to half a minute."
+    "--reference",
+    is_flag=True,
+    help="Also compute the figure that the existing task builder reports, on its grid: seconds to half a minute.",
 )
 @options.json_option
 def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) -> Optional[int]:
@@ -202,7 +208,9 @@ def curve_command(
         output.print_json(_curve_document(curve))
         return
     spec = curve.spec
-    click.echo(f"{curve.setting()}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}")
+    click.echo(
+        f"{curve.setting()}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}"
+    )
     click.echo(f"{variable.value:>16}  epsilon")
     for point in curve.points:
         mark = "  above the target" if point.epsilon > spec.target_epsilon else ""
@@ -226,7 +234,14 @@ def _curve_document(curve: privacy.PrivacyCurve) -> dict[str, Any]:
         variable.value: getattr(spec, variable.value) for variable in privacy.CurveVariable if variable is not curve.variable
     }
     points = [{curve.variable.value: point.value, "epsilon": point.epsilon} for point in curve.points]
-    return {"aggregator": spec.aggregator.value, **fixed, **varying, "over": curve.variable.value, "points": points, "assumptions": list(curve.assumptions)}
+    return {
+        "aggregator": spec.aggregator.value,
+        **fixed,
+        **varying,
+        "over": curve.variable.value,
+        "points": points,
+        "assumptions": list(curve.assumptions),
+    }
 
 
 def _print(document: dict[str, Any], json_mode: bool) -> None:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from odp_taskbuilder.config import rules, spec, tasks
+from odp_taskbuilder.config import paths, rules, spec
 
-_RELEASE = "policies.model_release_policy"
-_PRIVACY = "differential_privacy"
 
-# An adaptive aggregator spends part of its noise on the estimate of the clipped share, which TFF gives a standard deviation of
-# report_goal / 20; the noise multiplier must stay below twice that.
-ADAPTIVE_NOISE_LIMIT_PER_CLIENT = 0.1
 # Under EVAL_ONLY the clip only fills a server state that nobody reads.
 _UNREAD_CLIP = 0.1
 
@@ -27,9 +22,9 @@ def privacy_spec(
     training: Optional[spec.RoundsSpec],
 ) -> spec.PrivacySpec:
     """Everything about privacy. The accounting itself, and with it the check of the budget, is in privacy/."""
-    aggregator = fields.enum(f"{_PRIVACY}.type", spec.DpAggregator, default=spec.DpAggregator.FIXED_GAUSSIAN)
+    aggregator = fields.enum(f"{paths.PRIVACY}.type", spec.DpAggregator, default=spec.DpAggregator.FIXED_GAUSSIAN)
     # Under EVAL_ONLY a config may, but need not, say how training ran.
-    goal_path = f"{tasks.RUNTIME if training or fields.raw(f'{tasks.RUNTIME}.report_goal') else tasks.EVALUATION}.report_goal"
+    goal_path = f"{paths.RUNTIME if training or fields.raw(f'{paths.RUNTIME}.report_goal') else paths.EVALUATION}.report_goal"
     privacy = spec.PrivacySpec(
         aggregator=aggregator,
         skip_aggregator=options.skip_dp_aggregator,
@@ -37,7 +32,7 @@ def privacy_spec(
         noise_multiplier=_noise_multiplier(fields),
         clip_norm=_clip_norm(fields, aggregator, is_read=mode is None or mode.trains),
         target_epsilon=fields.number(
-            f"{_RELEASE}.dp_target_epsilon",
+            f"{paths.RELEASE}.dp_target_epsilon",
             lambda x: 0 <= x <= 10,
             "dp_target_epsilon must be a float number between 0 and 10.000000",
             default=10.0,
@@ -54,7 +49,7 @@ def privacy_spec(
 
 
 def _noise_multiplier(fields: rules.FieldReader) -> Optional[float]:
-    path = f"{_PRIVACY}.noise_multiplier"
+    path = f"{paths.PRIVACY}.noise_multiplier"
     noise_multiplier = fields.nonnegative(path)
     if noise_multiplier == 0:
         if fields.is_given(path):
@@ -65,7 +60,7 @@ def _noise_multiplier(fields: rules.FieldReader) -> Optional[float]:
 
 
 def _delta(fields: rules.FieldReader, options: spec.ResolveOptions) -> float:
-    path = f"{_RELEASE}.dp_delta"
+    path = f"{paths.RELEASE}.dp_delta"
     bound = 1 / options.population
     delta = fields.number(
         path,
@@ -92,7 +87,7 @@ def _round_down(bound: float) -> str:
 
 def _clip_norm(fields: rules.FieldReader, aggregator: spec.DpAggregator, *, is_read: bool) -> float:
     """The clip that applies. Fixed aggregators need one, adaptive ones start from 0.1 unless told otherwise."""
-    fixed, initial = f"{_PRIVACY}.clip_norm", f"{_PRIVACY}.init_clip_norm"
+    fixed, initial = f"{paths.PRIVACY}.clip_norm", f"{paths.PRIVACY}.init_clip_norm"
     if aggregator.is_adaptive:
         fields.check_finite([fixed])
         rule = "init_clip_norm must be a positive float or be left empty when using ADAPTIVE_GAUSSIAN or ADAPTIVE_TREE DP Aggregator."
@@ -106,11 +101,11 @@ def _check_aggregator_limits(fields: rules.FieldReader, privacy: spec.PrivacySpe
     if not privacy.aggregator.is_tree and privacy.report_goal > privacy.population:
         rule = f"A round cannot draw more clients than the population has: report_goal must not exceed {privacy.population}."
         fields.bad_value(goal_path, privacy.report_goal, rule)
-    limit = ADAPTIVE_NOISE_LIMIT_PER_CLIENT * privacy.report_goal
+    limit = spec.adaptive_noise_limit(privacy.report_goal)
     if privacy.aggregator.is_adaptive and privacy.noise_multiplier is not None and privacy.noise_multiplier >= limit:
         rule = (
             f"With {privacy.aggregator.name} noise_multiplier must be below {limit:g}, a tenth of the report goal of {privacy.report_goal}: "
             "part of the noise goes into the estimate of the clip."
         )
         advice = f"Raise {goal_path}, lower the noise, or choose an aggregator with a fixed clip."
-        fields.bad_value(f"{_PRIVACY}.noise_multiplier", privacy.noise_multiplier, rule, advice)
+        fields.bad_value(f"{paths.PRIVACY}.noise_multiplier", privacy.noise_multiplier, rule, advice)

@@ -9,14 +9,9 @@ from __future__ import annotations
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.config import load, metric_names, privacy_fields, rules, spec, tasks
+from odp_taskbuilder.config import load, metric_names, paths, privacy_fields, rules, spec, tasks
 from odp_taskbuilder.proto import task_builder_pb2
 
-_SEPARATION = "policies.min_separation_policy"
-_AVAILABILITY = "policies.data_availability_policy"
-_RELEASE = "policies.model_release_policy"
-_DATASET = "policies.dataset_policy"
-_LEARNING = "federated_learning.learning_process"
 
 _NO_OPTIONS = spec.ResolveOptions()
 
@@ -42,14 +37,14 @@ def resolve(
     population_name = _population_name(fields, options)
     label_name = fields.text("label_name") or None
     eligibility = spec.EligibilitySpec(
-        minimum_separation=fields.nonnegative(f"{_SEPARATION}.minimum_separation"),
-        min_example_count=fields.nonnegative(f"{_AVAILABILITY}.min_example_count"),
+        minimum_separation=fields.nonnegative(f"{paths.SEPARATION}.minimum_separation"),
+        min_example_count=fields.nonnegative(f"{paths.AVAILABILITY}.min_example_count"),
     )
     num_rounds = _num_rounds(fields)
     dataset = spec.DatasetSpec(
-        batch_size=fields.nonnegative(f"{_DATASET}.batch_size", default=3),
+        batch_size=fields.nonnegative(f"{paths.DATASET}.batch_size", default=3),
         max_batches=fields.number(
-            f"{_DATASET}.max_training_batches_per_client",
+            f"{paths.DATASET}.max_training_batches_per_client",
             lambda x: x >= -1,
             "max_training_batches_per_client must be a positive number, or -1 for all batches.",
             default=-1,
@@ -96,11 +91,11 @@ def _tell_what_is_ignored(
     """Notices about what a config gives in vain."""
     ignored = {}
     if mode is spec.TaskMode.TRAINING_ONLY:
-        ignored["federated_learning.evaluation"] = "mode TRAINING_ONLY"
+        ignored[paths.EVALUATION] = "mode TRAINING_ONLY"
     if learning.algorithm is spec.LearningAlgorithm.FED_SGD:
-        ignored[f"{_LEARNING}.client_optimizer"] = ignored[f"{_LEARNING}.client_learning_rate"] = "FED_SGD"
+        ignored[f"{paths.LEARNING}.client_optimizer"] = ignored[f"{paths.LEARNING}.client_learning_rate"] = "FED_SGD"
     unused_clip = "clip_norm" if privacy.aggregator.is_adaptive else "init_clip_norm"
-    ignored[f"differential_privacy.{unused_clip}"] = privacy.aggregator.name
+    ignored[f"{paths.PRIVACY}.{unused_clip}"] = privacy.aggregator.name
     for path, reason in ignored.items():
         if fields.is_given(path):
             fields.notices.append(f"{path} has no effect with {reason}.")
@@ -128,7 +123,7 @@ def _population_name(fields: rules.FieldReader, options: spec.ResolveOptions) ->
 
 
 def _num_rounds(fields: rules.FieldReader) -> int:
-    path = f"{_RELEASE}.num_max_training_rounds"
+    path = f"{paths.RELEASE}.num_max_training_rounds"
     if fields.raw(path) == 0:
         rule = "num_max_training_rounds is required and must be greater than zero: a task with 0 rounds never starts."
         fields.bad_value(path, 0, rule)
@@ -139,14 +134,14 @@ def _num_rounds(fields: rules.FieldReader) -> int:
 def _learning(fields: rules.FieldReader) -> spec.LearningSpec:
     metrics, rejected = _metrics(fields)
     return spec.LearningSpec(
-        algorithm=fields.enum(f"{_LEARNING}.type", spec.LearningAlgorithm, default=spec.LearningAlgorithm.FED_AVG),
+        algorithm=fields.enum(f"{paths.LEARNING}.type", spec.LearningAlgorithm, default=spec.LearningAlgorithm.FED_AVG),
         client_optimizer=spec.OptimizerSpec(
-            fields.enum(f"{_LEARNING}.client_optimizer", spec.OptimizerKind, default=spec.OptimizerKind.SGD),
-            fields.probability(f"{_LEARNING}.client_learning_rate", default=0.1),
+            fields.enum(f"{paths.LEARNING}.client_optimizer", spec.OptimizerKind, default=spec.OptimizerKind.SGD),
+            fields.probability(f"{paths.LEARNING}.client_learning_rate", default=0.1),
         ),
         server_optimizer=spec.OptimizerSpec(
-            fields.enum(f"{_LEARNING}.server_optimizer", spec.OptimizerKind, default=spec.OptimizerKind.SGD),
-            fields.probability(f"{_LEARNING}.server_learning_rate", default=1.0),
+            fields.enum(f"{paths.LEARNING}.server_optimizer", spec.OptimizerKind, default=spec.OptimizerKind.SGD),
+            fields.probability(f"{paths.LEARNING}.server_learning_rate", default=1.0),
         ),
         metrics=metrics,
         rejected_metrics=rejected,
@@ -157,14 +152,14 @@ def _metrics(fields: rules.FieldReader) -> tuple[tuple[str, ...], tuple[str, ...
     """Returns accepted and rejected names, in config order (spec: metrics.md, section 2)."""
     accepted: list[str] = []
     rejected: list[str] = []
-    fields.note_origin(f"{_LEARNING}.metrics")
-    metrics = fields.raw(f"{_LEARNING}.metrics")
+    fields.note_origin(f"{paths.LEARNING}.metrics")
+    metrics = fields.raw(f"{paths.LEARNING}.metrics")
     if len(metrics) > metric_names.MAX_METRICS:
         message = f"{len(metrics)} metrics are listed; a task has at most {metric_names.MAX_METRICS}."
-        fields.add_problem(f"{_LEARNING}.metrics[{metric_names.MAX_METRICS}]", message)
+        fields.add_problem(f"{paths.LEARNING}.metrics[{metric_names.MAX_METRICS}]", message)
         return (), ()
     for index, metric in enumerate(metrics):
-        path = f"{_LEARNING}.metrics[{index}].name"
+        path = f"{paths.LEARNING}.metrics[{index}].name"
         if metric.name == metric_names.UNBUILDABLE_METRIC:
             message = "The metric 'mean' cannot be built: Keras' Mean takes values, not labels and predictions."
             fields.add_problem(path, message, "Remove it; the mean of the loss is always reported.")

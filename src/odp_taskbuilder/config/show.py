@@ -6,11 +6,8 @@ import dataclasses
 import enum
 from typing import Optional, Union
 
-from odp_taskbuilder.config import spec
+from odp_taskbuilder.config import paths, spec
 
-_LEARNING = "federated_learning.learning_process"
-_RUNTIME = "federated_learning.learning_process.runtime_config"
-_EVALUATION = "federated_learning.evaluation"
 
 Shown = Union[str, int, float, bool, None]
 
@@ -36,24 +33,24 @@ def resolved_values(task: spec.TaskSpec) -> tuple[ResolvedValue, ...]:
         "population_name": task.population_name,
         "label_name": task.label_name,
         "use_daf": task.form is spec.PlanForm.DISTRIBUTE_AGGREGATE,
-        "policies.min_separation_policy.minimum_separation": task.eligibility.minimum_separation,
-        "policies.data_availability_policy.min_example_count": task.eligibility.min_example_count,
-        "policies.model_release_policy.dp_target_epsilon": task.privacy.target_epsilon,
-        "policies.model_release_policy.dp_delta": task.privacy.delta,
-        "policies.model_release_policy.num_max_training_rounds": task.num_rounds,
-        "policies.dataset_policy.batch_size": task.dataset.batch_size,
-        "policies.dataset_policy.max_training_batches_per_client": task.dataset.max_batches,
-        f"{_LEARNING}.type": task.learning.algorithm,
-        f"{_LEARNING}.client_optimizer": task.learning.client_optimizer.kind,
-        f"{_LEARNING}.client_learning_rate": task.learning.client_optimizer.learning_rate,
-        f"{_LEARNING}.server_optimizer": task.learning.server_optimizer.kind,
-        f"{_LEARNING}.server_learning_rate": task.learning.server_optimizer.learning_rate,
-        f"{_LEARNING}.metrics": ", ".join((*task.learning.metrics, "loss")),
-        **_rounds(_RUNTIME, _LEARNING, task.training),
+        f"{paths.SEPARATION}.minimum_separation": task.eligibility.minimum_separation,
+        f"{paths.AVAILABILITY}.min_example_count": task.eligibility.min_example_count,
+        f"{paths.RELEASE}.dp_target_epsilon": task.privacy.target_epsilon,
+        f"{paths.RELEASE}.dp_delta": task.privacy.delta,
+        f"{paths.RELEASE}.num_max_training_rounds": task.num_rounds,
+        f"{paths.DATASET}.batch_size": task.dataset.batch_size,
+        f"{paths.DATASET}.max_training_batches_per_client": task.dataset.max_batches,
+        f"{paths.LEARNING}.type": task.learning.algorithm,
+        f"{paths.LEARNING}.client_optimizer": task.learning.client_optimizer.kind,
+        f"{paths.LEARNING}.client_learning_rate": task.learning.client_optimizer.learning_rate,
+        f"{paths.LEARNING}.server_optimizer": task.learning.server_optimizer.kind,
+        f"{paths.LEARNING}.server_learning_rate": task.learning.server_optimizer.learning_rate,
+        f"{paths.LEARNING}.metrics": ", ".join((*task.learning.metrics, "loss")),
+        **_rounds(paths.RUNTIME, paths.LEARNING, task.training),
         **_evaluation(task.evaluation),
-        "differential_privacy.type": task.privacy.aggregator,
-        "differential_privacy.noise_multiplier": task.privacy.noise_multiplier,
-        f"differential_privacy.{'init_' if task.privacy.aggregator.is_adaptive else ''}clip_norm": task.privacy.clip_norm,
+        f"{paths.PRIVACY}.type": task.privacy.aggregator,
+        f"{paths.PRIVACY}.noise_multiplier": task.privacy.noise_multiplier,
+        f"{paths.PRIVACY}.{'init_' if task.privacy.aggregator.is_adaptive else ''}clip_norm": task.privacy.clip_norm,
         **_computed("training", task.training),
         **_computed("evaluation", task.evaluation and task.evaluation.rounds),
     }
@@ -80,11 +77,11 @@ def _evaluation(evaluation: Optional[spec.EvaluationSpec]) -> dict[str, object]:
     if evaluation is None:
         return {}
     return {
-        f"{_EVALUATION}.source_training_population": evaluation.source_training_population,
-        f"{_EVALUATION}.source_training_task_id": evaluation.source_training_task_id,
-        f"{_EVALUATION}.checkpoint_selector": str(evaluation.checkpoint_selector),
-        f"{_EVALUATION}.evaluation_traffic": evaluation.traffic,
-        **_rounds(_EVALUATION, _EVALUATION, evaluation.rounds),
+        f"{paths.EVALUATION}.source_training_population": evaluation.source_training_population,
+        f"{paths.EVALUATION}.source_training_task_id": evaluation.source_training_task_id,
+        f"{paths.EVALUATION}.checkpoint_selector": str(evaluation.checkpoint_selector),
+        f"{paths.EVALUATION}.evaluation_traffic": evaluation.traffic,
+        **_rounds(paths.EVALUATION, paths.EVALUATION, evaluation.rounds),
     }
 
 

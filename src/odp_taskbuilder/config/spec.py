@@ -13,6 +13,8 @@ from typing import Optional
 
 # The number of devices that privacy accounting assumes when nothing else is stated (spec: privacy.md, section 1).
 ASSUMED_POPULATION = 3_000_000
+# Metrics, which carry no noise, say much about each client of a smaller round.
+SMALL_ROUND = 100
 
 
 class TaskMode(enum.Enum):
@@ -193,6 +195,18 @@ class PrivacySpec:
     report_goal: int
     minimum_separation: int
     population: int = ASSUMED_POPULATION
+
+
+def adaptive_noise_limit(report_goal: int) -> float:
+    """What the noise multiplier must stay below for the clip to adapt: twice the standard deviation, report_goal / 20, of the noise that
+    TFF adds to the count of clipped updates (spec: privacy.md, section 4)."""
+    return 0.1 * report_goal
+
+
+def adaptive_noise_inflation(noise_multiplier: float, report_goal: int) -> float:
+    """How many times the noise multiplier an adaptive aggregator adds to the updates, because the count of clipped ones takes its part:
+    1 / noise_multiplier^2 = 1 / (noise on the updates)^2 + 1 / adaptive_noise_limit^2."""
+    return (1 - (noise_multiplier / adaptive_noise_limit(report_goal)) ** 2) ** -0.5
 
 
 @dataclasses.dataclass(frozen=True)

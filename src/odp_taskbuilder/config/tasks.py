@@ -6,12 +6,8 @@ import math
 import re
 from typing import Optional
 
-from odp_taskbuilder.config import artifact_urls, rules, spec
+from odp_taskbuilder.config import artifact_urls, paths, rules, spec
 
-RUNTIME = "federated_learning.learning_process.runtime_config"
-EVALUATION = "federated_learning.evaluation"
-_TRAINING_URLS = "federated_learning.learning_process.artifact_building"
-_EVALUATION_URLS = "federated_learning.evaluation.artifact_building"
 
 _TRAINING_TRAFFIC_WEIGHT = 100
 # 18 digits always fit into the 64 bits that the task server has for k.
@@ -35,11 +31,15 @@ def training_task(
 ) -> Optional[spec.RoundsSpec]:
     """The training task; None under EVAL_ONLY."""
     if mode is not None and not mode.trains:
-        fields.nonnegative(f"{RUNTIME}.report_goal")
-        fields.nonnegative(f"{RUNTIME}.over_selection_rate")
+        fields.nonnegative(f"{paths.RUNTIME}.report_goal")
+        fields.nonnegative(f"{paths.RUNTIME}.over_selection_rate")
         return None
     return _rounds(
-        fields, RUNTIME, "training", _TRAINING_TRAFFIC_WEIGHT, artifact_urls.read_urls(fields, options, _TRAINING_URLS)
+        fields,
+        paths.RUNTIME,
+        "training",
+        _TRAINING_TRAFFIC_WEIGHT,
+        artifact_urls.read_urls(fields, options, paths.TRAINING_URLS),
     )
 
 
@@ -48,17 +48,17 @@ def evaluation_task(
 ) -> Optional[spec.EvaluationSpec]:
     """The evaluation task; None under TRAINING_ONLY, where the existing task builder does not look at the message either."""
     if mode is None or not mode.evaluates:
-        fields.check_finite([f"{EVALUATION}.evaluation_traffic", f"{EVALUATION}.over_selection_rate"])
+        fields.check_finite([f"{paths.EVALUATION}.evaluation_traffic", f"{paths.EVALUATION}.over_selection_rate"])
         return None
-    traffic = fields.probability(f"{EVALUATION}.evaluation_traffic", default=0.0)
-    urls = artifact_urls.read_urls(fields, options, _EVALUATION_URLS)
+    traffic = fields.probability(f"{paths.EVALUATION}.evaluation_traffic", default=0.0)
+    urls = artifact_urls.read_urls(fields, options, paths.EVALUATION_URLS)
     return spec.EvaluationSpec(
-        rounds=_rounds(fields, EVALUATION, "evaluation", traffic_weight(traffic), urls),
+        rounds=_rounds(fields, paths.EVALUATION, "evaluation", traffic_weight(traffic), urls),
         traffic=traffic,
         checkpoint_selector=_checkpoint_selector(fields),
         source_training_population=_source_population(fields, population_name),
         source_training_task_id=fields.number(
-            f"{EVALUATION}.source_training_task_id",
+            f"{paths.EVALUATION}.source_training_task_id",
             lambda x: x > 0,
             "source_training_task_id is required and must be a positive number.",
             default=1,
@@ -73,9 +73,9 @@ def check_destinations(
     """Refuses a destination that two artifacts share: the second would overwrite the first."""
     urls_by_path = {}
     if training is not None:
-        urls_by_path[_TRAINING_URLS] = training.urls
+        urls_by_path[paths.TRAINING_URLS] = training.urls
     if evaluation is not None:
-        urls_by_path[_EVALUATION_URLS] = evaluation.rounds.urls
+        urls_by_path[paths.EVALUATION_URLS] = evaluation.rounds.urls
     artifact_urls.check_distinct(fields, urls_by_path)
 
 
@@ -85,7 +85,9 @@ def _rounds(fields: rules.FieldReader, path: str, task: str, weight: int, urls: 
         lambda x: x > 0,
         "report_goal is required and must be set to an integer strictly greater than zero.",
         default=1,
-        suggestion="The mode decides which tasks are made: TRAINING_ONLY needs no evaluation." if path == EVALUATION else None,
+        suggestion="The mode decides which tasks are made: TRAINING_ONLY needs no evaluation."
+        if path == paths.EVALUATION
+        else None,
     )
     over_selection_rate = fields.nonnegative(f"{path}.over_selection_rate", default=0.3)
     # In double arithmetic, as the existing task builder has it.
@@ -108,7 +110,7 @@ def _rounds(fields: rules.FieldReader, path: str, task: str, weight: int, urls: 
 
 
 def _source_population(fields: rules.FieldReader, population_name: str) -> str:
-    path = f"{EVALUATION}.source_training_population"
+    path = f"{paths.EVALUATION}.source_training_population"
     name = fields.text(path)
     if name:
         fields.check_population_name(path, name)
@@ -116,7 +118,7 @@ def _source_population(fields: rules.FieldReader, population_name: str) -> str:
 
 
 def _checkpoint_selector(fields: rules.FieldReader) -> spec.CheckpointSelector:
-    path = f"{EVALUATION}.checkpoint_selector"
+    path = f"{paths.EVALUATION}.checkpoint_selector"
     text = fields.text(path)
     match = _SELECTOR.fullmatch(text)
     if match is not None:

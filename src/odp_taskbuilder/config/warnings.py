@@ -5,18 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from odp_taskbuilder.config import metric_names, privacy_fields, spec
+from odp_taskbuilder.config import metric_names, paths, spec
 
-_LEARNING = "federated_learning.learning_process"
-_RUNTIME = "federated_learning.learning_process.runtime_config"
-_EVALUATION = "federated_learning.evaluation"
 
 # The range that the schema of the task server documents for traffic weights.
 _MAX_TRAFFIC_WEIGHT = 1000
 # The name column of the server's metrics table (spec: metrics.md, section 4).
 _MAX_METRIC_NAME = 64
-# Sums over fewer clients say much about each of them.
-_SMALL_ROUND = 100
 # Calibrated noise is below 1 for the Gaussian aggregators in nearly all settings (spec: privacy.md, section 5); an adaptive clip needs ten
 # times as many clients per round. For the trees that can be computed, see validation.py.
 _SMALL_ROUND_FOR_ADAPTING = 10
@@ -37,7 +32,7 @@ def warnings_for(task: spec.TaskSpec) -> tuple[ConfigWarning, ...]:
 
 
 def _metrics(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
-    path = f"{_LEARNING}.metrics"
+    path = f"{paths.LEARNING}.metrics"
     for name in task.learning.rejected_metrics:
         yield ConfigWarning(path, metric_names.rejection(name))
     for name in task.learning.metrics:
@@ -55,7 +50,7 @@ def _metrics(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
 
 def _rounds(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
     for path, rounds in _rounds_by_path(task):
-        if rounds.report_goal < _SMALL_ROUND:
+        if rounds.report_goal < spec.SMALL_ROUND:
             yield ConfigWarning(
                 f"{path}.report_goal",
                 f"Metrics carry no noise, and sums over {rounds.report_goal} clients come close to releasing single clients' values.",
@@ -68,9 +63,9 @@ def _rounds(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
 
 def _rounds_by_path(task: spec.TaskSpec) -> Iterator[tuple[str, spec.RoundsSpec]]:
     if task.training is not None:
-        yield _RUNTIME, task.training
+        yield paths.RUNTIME, task.training
     if task.evaluation is not None:
-        yield _EVALUATION, task.evaluation.rounds
+        yield paths.EVALUATION, task.evaluation.rounds
 
 
 def _evaluation(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
@@ -80,31 +75,31 @@ def _evaluation(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
     weight = evaluation.rounds.traffic_weight
     if weight == 0:
         yield ConfigWarning(
-            f"{_EVALUATION}.evaluation_traffic",
+            f"{paths.EVALUATION}.evaluation_traffic",
             f"A traffic of {evaluation.traffic:g} becomes weight 0, with which the task server may give the evaluation all of the traffic or none; "
             "0.01 becomes weight 1.",
         )
     if weight > _MAX_TRAFFIC_WEIGHT:
         yield ConfigWarning(
-            f"{_EVALUATION}.evaluation_traffic",
+            f"{paths.EVALUATION}.evaluation_traffic",
             f"A traffic of {evaluation.traffic:g} becomes weight {weight}, beyond the documented {_MAX_TRAFFIC_WEIGHT}; training has 100.",
         )
     selector = evaluation.checkpoint_selector
     if selector.unit == "hour" and selector.every > _SELECTOR_HOURS:
         yield ConfigWarning(
-            f"{_EVALUATION}.checkpoint_selector",
+            f"{paths.EVALUATION}.checkpoint_selector",
             f"The task server looks back {_SELECTOR_HOURS} hours, so that {selector} chooses one checkpoint a day.",
         )
     if not task.mode.trains:
         return
     if evaluation.source_training_population != task.population_name:
         yield ConfigWarning(
-            f"{_EVALUATION}.source_training_population",
+            f"{paths.EVALUATION}.source_training_population",
             f"The evaluation reads checkpoints of {evaluation.source_training_population}, not those of the training task made with it.",
         )
     elif evaluation.source_training_task_id != 1:
         yield ConfigWarning(
-            f"{_EVALUATION}.source_training_task_id",
+            f"{paths.EVALUATION}.source_training_task_id",
             f"The evaluation reads checkpoints of task {evaluation.source_training_task_id}; the training task made with it is task 1 in a "
             "population without earlier tasks.",
         )
@@ -115,19 +110,17 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
     if task.training is None:
         return
     if privacy.skip_aggregator:
-        yield ConfigWarning(
-            "differential_privacy", "The DP aggregator is skipped: there is no clip, no noise and no privacy guarantee."
-        )
+        yield ConfigWarning(paths.PRIVACY, "The DP aggregator is skipped: there is no clip, no noise and no privacy guarantee.")
         return
     if privacy.aggregator.is_tree and privacy.minimum_separation < privacy.rounds:
         yield ConfigWarning(
-            "policies.min_separation_policy.minimum_separation",
+            f"{paths.SEPARATION}.minimum_separation",
             f"A client can take part more than once in {privacy.rounds} rounds, which {privacy.aggregator.name} pays for with epsilon; "
             f"{privacy.rounds} or more would make it once.",
         )
     if not privacy.aggregator.is_tree and task.training.over_selection_rate > 0.3:
         yield ConfigWarning(
-            f"{_RUNTIME}.over_selection_rate",
+            f"{paths.RUNTIME}.over_selection_rate",
             f"Epsilon counts {privacy.report_goal} clients per round; it is higher if all {task.training.max_aggregation_size} are aggregated.",
         )
     if privacy.aggregator.is_adaptive:
@@ -135,18 +128,17 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
 
 
 def _adaptive(privacy: spec.PrivacySpec) -> Iterator[ConfigWarning]:
-    limit = privacy_fields.ADAPTIVE_NOISE_LIMIT_PER_CLIENT * privacy.report_goal
+    limit = spec.adaptive_noise_limit(privacy.report_goal)
     if privacy.noise_multiplier is None:
         if not privacy.aggregator.is_tree and privacy.report_goal < _SMALL_ROUND_FOR_ADAPTING:
             yield ConfigWarning(
-                f"{_RUNTIME}.report_goal",
+                f"{paths.RUNTIME}.report_goal",
                 f"With {privacy.aggregator.name} the calibrated noise must come out below {limit:g}, a tenth of the report goal, or the build stops.",
             )
         return
-    # privacy.md, section 4; TFF warns from the same factor.
-    factor = (1 - (privacy.noise_multiplier / limit) ** 2) ** -0.5
-    if factor >= 2:
+    factor = spec.adaptive_noise_inflation(privacy.noise_multiplier, privacy.report_goal)
+    if factor >= 2:  # TFF warns from there, too.
         yield ConfigWarning(
-            "differential_privacy.noise_multiplier",
+            f"{paths.PRIVACY}.noise_multiplier",
             f"The estimate of the clip takes so much of the noise that updates get {factor:.3g} times the configured one; a larger report goal helps.",
         )

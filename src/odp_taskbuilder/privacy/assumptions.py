@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from odp_taskbuilder.config.spec import ASSUMED_POPULATION, PrivacySpec
+from odp_taskbuilder.config.spec import ASSUMED_POPULATION, SMALL_ROUND, PrivacySpec, adaptive_noise_inflation
 from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.privacy.tree import max_contributions
 
-# Rounds smaller than this release metrics that say much about single clients.
-_SMALL_ROUND = 100
 _OVER_SELECTION = "The sampling rate counts {goal}; over-selected clients, if they are aggregated, are not counted."
 _TREE = (
     "Neither sampling nor the population lowers this epsilon: it holds whichever clients take part.",
@@ -88,8 +86,7 @@ def _tree(spec: PrivacySpec) -> list[str]:
 
 
 def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
-    # TFF's split: 1 / noise_multiplier^2 = 1 / (noise on the updates)^2 + 1 / (0.1 * report_goal)^2.
-    inflation = (1 - (noise_multiplier / (0.1 * spec.report_goal)) ** 2) ** -0.5
+    inflation = adaptive_noise_inflation(noise_multiplier, spec.report_goal)
     return (
         f"The clip adapts to a noised count of clipped updates, which shares the budget: the noise on the updates is "
         f"{inflation * noise_multiplier:.4g}, {inflation:.3g} times the noise multiplier, and each round releases its clip. The "
@@ -99,6 +96,6 @@ def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:
 
 def _metrics(spec: PrivacySpec) -> str:
     sentence = "Training and evaluation metrics carry no noise and are outside this accounting"
-    if spec.report_goal < _SMALL_ROUND:
+    if spec.report_goal < SMALL_ROUND:
         return f"{sentence}; with {spec.report_goal:,} clients per round they come close to releasing single clients' values."
     return f"{sentence}."

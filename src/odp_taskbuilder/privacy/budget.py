@@ -7,7 +7,8 @@ import math
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec
+from odp_taskbuilder.config import paths
+from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec, adaptive_noise_limit
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
@@ -16,12 +17,12 @@ from odp_taskbuilder.privacy.tree import TreeAggregation, max_contributions
 
 # Where the values of a PrivacySpec stand in a task config.
 _CONFIG_PATHS = {
-    "noise_multiplier": "differential_privacy.noise_multiplier",
-    "target_epsilon": "policies.model_release_policy.dp_target_epsilon",
-    "delta": "policies.model_release_policy.dp_delta",
-    "rounds": "policies.model_release_policy.num_max_training_rounds",
-    "report_goal": "federated_learning.learning_process.runtime_config.report_goal",
-    "minimum_separation": "policies.min_separation_policy.minimum_separation",
+    "noise_multiplier": f"{paths.PRIVACY}.noise_multiplier",
+    "target_epsilon": f"{paths.RELEASE}.dp_target_epsilon",
+    "delta": f"{paths.RELEASE}.dp_delta",
+    "rounds": f"{paths.RELEASE}.num_max_training_rounds",
+    "report_goal": f"{paths.RUNTIME}.report_goal",
+    "minimum_separation": f"{paths.SEPARATION}.minimum_separation",
 }
 _FIXED_SIBLING = {
     DpAggregator.ADAPTIVE_GAUSSIAN: DpAggregator.FIXED_GAUSSIAN,
@@ -159,15 +160,14 @@ def _check_clip_can_adapt(spec: PrivacySpec, noise_multiplier: float) -> None:
     how = "calibrated" if spec.noise_multiplier is None else "configured"
     raise _config_error(
         "noise_multiplier",
-        f"{spec.aggregator.value} needs noise_multiplier < 0.1 * report_goal, which is {0.1 * spec.report_goal:.7g} with report_goal "
+        f"{spec.aggregator.value} needs noise_multiplier < 0.1 * report_goal, which is {adaptive_noise_limit(spec.report_goal):.7g} with report_goal "
         f"{spec.report_goal}; the {how} noise is {noise_multiplier:.7g}.",
         f"State report_goal {enough.report_goal} or more, or use {_FIXED_SIBLING[spec.aggregator].value}, which has no such limit.",
     )
 
 
 def _clip_can_adapt(noise_multiplier: float, report_goal: int) -> bool:
-    """TFF takes the noise on the count of clipped updates out of the whole; its standard deviation is 0.05 * report_goal."""
-    return noise_multiplier < 0.1 * report_goal
+    return noise_multiplier < adaptive_noise_limit(report_goal)
 
 
 def problems_of(spec: PrivacySpec) -> list[errors.Problem]:

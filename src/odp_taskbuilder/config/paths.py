@@ -1,0 +1,12 @@
+"""Where the blocks of a task config stand, by dotted path."""
+
+SEPARATION = "policies.min_separation_policy"
+AVAILABILITY = "policies.data_availability_policy"
+RELEASE = "policies.model_release_policy"
+DATASET = "policies.dataset_policy"
+LEARNING = "federated_learning.learning_process"
+RUNTIME = f"{LEARNING}.runtime_config"
+TRAINING_URLS = f"{LEARNING}.artifact_building"
+EVALUATION = "federated_learning.evaluation"
+EVALUATION_URLS = f"{EVALUATION}.artifact_building"
+PRIVACY = "differential_privacy"

@@ -58,6 +58,9 @@ def test_an_address_that_is_taken():
         (["--token_file", "/none"], 2, "does not exist"),
         (["--workers", "0"], 2, "workers"),
         (["--host", "0.0.0.0"], 2, "--token_file"),
+        (["--work_dir", "/proc"], 7, "Cannot use the work directory /proc"),
+        (["--task_management_server", "undefined"], 2, "--task_management_server 'undefined' is not the URL of a server"),
+        (["--allow_read", "/none"], 2, "--allow_read /none"),
     ],
 )
 def test_options_that_do_not_work(args, code, text):

@@ -24,7 +24,7 @@ from odp_taskbuilder.sandbox import failures
 _ERRORS = {
     "config": errors.ConfigError([errors.Problem("the config's fault")]),
     "model": errors.ModelError("the model's fault"),
-    "untrusted": errors.UntrustedModelError("ReadFile"),
+    "untrusted": errors.UntrustedModelError("ReadFile", next_step="--trust_model loads it as it is."),
     "privacy": errors.PrivacyBudgetError("epsilon 11"),
     "ops": errors.UnsupportedOpsError("Please contact Google to register these ops: {}", ops={}),
     "defect": RuntimeError("a defect"),
@@ -68,6 +68,8 @@ def build(saved_model: str, task_config: str, options: dict) -> dict:
         "",
     )
     directory.save(built, pathlib.Path(sandboxed_build.DIRECTORY), form="MapReduce", inputs={})
+    if word == "empty":
+        pathlib.Path(sandboxed_build.DIRECTORY, artifact_set.PLAN).write_bytes(b"")
     if word == "link":
         for name in (artifact_set.PLAN, artifact_set.MANIFEST):
             path = pathlib.Path(sandboxed_build.DIRECTORY, name)

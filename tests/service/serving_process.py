@@ -104,6 +104,19 @@ def running_server(*options: str, build: str = "fakes.builds:build", env=None):
         process.stderr.close()
 
 
+def wait_until(condition, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def wait_for_connection(process: subprocess.Popen, url: str) -> None:
+    """Waits until a process has a connection to a server."""
+    port = f":{int(url.rpartition(':')[2]):04X} 01 "
+    wait_until(lambda: port in pathlib.Path(f"/proc/{process.pid}/net/tcp").read_text())
+
+
 def config(population: str = "digits", folder: str = "", evaluation: bool = False) -> task_builder_pb2.TaskConfig:
     """A valid task config; with a folder also destinations for artifact-only builds."""
     result = task_builder_pb2.TaskConfig(mode=task_builder_pb2.TaskMode.TRAINING_ONLY, population_name=population)

@@ -1,7 +1,6 @@
 """P6: against servers that never come to an end, every command does."""
 
 import dataclasses
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from fakes.gcs import FakeGcs
 from fakes.silence import endless_server
 from fakes.task_server import FakeTaskServer
 from pushing import HASTY, artifact_only_task, save_artifacts
-from serving_process import build_request, config
+from serving_process import build_request, config, wait_for_connection
 
 from odp_taskbuilder import errors, inputs
 from odp_taskbuilder.service import builder_client, push
@@ -102,7 +101,7 @@ def test_signals_end_a_push_that_waits(artifacts, endless_part, signum, code, mo
         process = subprocess.Popen(
             [*command, "--task_management_server", server], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        _wait_for_connection(process, server if endless_part == "tasks" else nowhere)
+        wait_for_connection(process, server if endless_part == "tasks" else nowhere)
         begin = time.monotonic()
         process.send_signal(signum)
         out, err = process.communicate(timeout=20)
@@ -112,14 +111,3 @@ def test_signals_end_a_push_that_waits(artifacts, endless_part, signum, code, mo
     if endless_part == "storage":
         assert "Task 1 (training) of population digits" in err
         assert f"odp-task push --resume {artifacts}" in err
-
-
-def _wait_for_connection(process, url):
-    """Waits until a process has a connection to a server."""
-    port = f":{int(url.rpartition(':')[2]):04X} 01 "
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if port in pathlib.Path(f"/proc/{process.pid}/net/tcp").read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError("no connection")

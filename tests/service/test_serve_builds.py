@@ -1,5 +1,6 @@
 """Builds through the server: what it answers, and what is where afterwards."""
 
+import concurrent.futures
 import json
 import pathlib
 import subprocess
@@ -7,9 +8,10 @@ import sys
 
 import pytest
 from fakes.faults import FaultPlan
+from fakes.silence import endless_server
 from fakes.task_server import can_start
 from pushing import running_cloud
-from serving_process import ERROR, PROTOBUF, build_request, config, make_model, parsed, requests, running_server
+from serving_process import ERROR, PROTOBUF, build_request, config, make_model, parsed, requests, running_server, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,10 @@ _FAILURES = {
         ERROR.INVALID_REQUEST,
         "Failed to build learning algorithm based on `learning_process` config: the model's fault",
     ),
-    "error-untrusted": (ERROR.INVALID_REQUEST, "Cannot load TFF functional model from {model}. ReadFile"),
+    "error-untrusted": (
+        ERROR.INVALID_REQUEST,
+        "Cannot load TFF functional model from {model}. ReadFile\nSave the model without these parts: this server loads no other.",
+    ),
     "error-ops": (
         ERROR.ARTIFACT_BUILDING_ERROR,
         f"{_BUILDING}Cannot build the ClientOnlyPlan: Please contact Google to register these ops: {{}}{_STOP}",
@@ -113,6 +118,10 @@ _FAILURES = {
     "memory-100000000000": (
         ERROR.ARTIFACT_BUILDING_ERROR,
         f"{_BUILDING}The work on the model needs more memory than it may use{_STOP}",
+    ),
+    "empty": (
+        ERROR.ARTIFACT_BUILDING_ERROR,
+        f"{_BUILDING}plan.pb has 0 bytes; the task server reads from 1 byte to 2 GiB{_STOP}",
     ),
     "link": (
         ERROR.ARTIFACT_BUILDING_ERROR,
@@ -164,6 +173,17 @@ def test_a_task_server_that_refuses(server, root, fresh):
     assert fresh.tasks.all_tasks() == []
 
 
+def _run(command: list[str]) -> dict:
+    """What a command prints as JSON."""
+    process = subprocess.run(
+        [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", *command, "--json"],
+        capture_output=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
 def test_a_failed_upload_names_its_task_and_is_finished_by_push(server, root, fresh):
     # 3 + 2 requests to the task server, the training task's six, then the evaluation's checkpoint: looked for, refused.
     fresh.strike(FaultPlan("403", 12, persistent=True))
@@ -180,14 +200,60 @@ def test_a_failed_upload_names_its_task_and_is_finished_by_push(server, root, fr
 
     fresh.strike(FaultPlan())
     command = info.error_message.rpartition("finish it with: odp-task ")[2].split()
-    process = subprocess.run(
-        [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", *command, "--json"],
-        capture_output=True,
-        timeout=60,
-    )
-    assert process.returncode == 0, process.stderr
-    assert len(json.loads(process.stdout)["artifacts"]) == 6
+    assert len(_run(command)["artifacts"]) == 6
     assert all(can_start(task, fresh.gcs) for task in fresh.tasks.all_tasks())
+
+
+def test_a_work_directory_that_vanished(root, fresh):
+    places = ["--allow_read", str(root / "models"), "--allow_write", str(root / "out")]
+    with running_server(*places, "--work_dir", str(root / "vanishing")) as server:
+        (root / "vanishing").rmdir()
+        request = build_request(root / "models" / "digits", config(folder=f"{root}/out/vanished"))
+        response = server.post(request, artifacts=True)
+        assert (response.status_code, parsed(response).error_info.error_type) == (200, ERROR.ARTIFACT_BUILDING_ERROR)
+        text = "The server cannot work in its directory: No such file or directory"
+        assert parsed(response).error_info.error_message == f"{_BUILDING}{text}{_STOP}"
+        (root / "vanishing").mkdir()
+        assert parsed(server.post(request, artifacts=True)).HasField("task_group")
+
+
+def test_a_server_that_was_killed_leaves_the_next_one_nothing_but_unfinished_pushes(root, fresh):
+    work = root / "killed"
+    options = ["--allow_read", str(root / "models"), "--work_dir", str(work), "--workers", "2"]
+    with (
+        endless_server() as nowhere,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+        running_server(*options, "--task_management_server", fresh.task_server.url, env={"STORAGE_EMULATOR_HOST": nowhere}) as server,
+    ):
+        requests_lost = [
+            pool.submit(server.post, build_request(root / "models" / "digits", config(name))) for name in ("digits", "sleep-60")
+        ]
+        wait_until(lambda: fresh.tasks.all_tasks() and len(list(work.glob("build-*/scratch"))) == 2)
+        wait_until(lambda: '"task_id": 1' in "".join(path.read_text() for path in work.glob("build-*/artifacts.push.json")))
+        server.process.kill()
+        assert all(isinstance(lost.exception(), requests.ConnectionError) for lost in requests_lost)
+    with running_server(*options) as server:
+        (unfinished,) = work.iterdir()
+        assert unfinished.name.startswith("unfinished-")
+        (entry,) = [entry for entry in server.log if entry["event"] == "unfinished push"]
+        assert entry["command"] == f"odp-task push --resume {unfinished}/artifacts"
+    assert _run(entry["command"].split()[1:])["artifacts"][0]["task_id"] == 1
+    assert all(can_start(task, fresh.gcs) for task in fresh.tasks.all_tasks())
+    with running_server(*options) as server:
+        assert list(work.iterdir()) == []
+        assert not any(entry["event"] == "unfinished push" for entry in server.log)
+
+
+def test_builds_of_a_server_that_lives_are_left_alone_by_others_in_the_same_place(root, fresh):
+    work = root / "shared"
+    places = ["--allow_read", str(root / "models"), "--allow_write", str(root / "out"), "--work_dir", str(work)]
+    request = build_request(root / "models" / "digits", config("sleep-2", f"{root}/out/shared"))
+    with running_server(*places) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, request, artifacts=True)
+        wait_until(lambda: list(work.glob("build-*/scratch")))
+        with running_server(*places):
+            pass
+        assert parsed(answer.result()).HasField("task_group")
 
 
 def test_no_task_management_server(root):

@@ -73,6 +73,8 @@ def test_types_that_clients_use_for_protobuf(server, content_type):
     [
         ("GET", "/taskbuilder/v1:build-task-group", 405),
         ("PUT", "/taskbuilder/v1:build-artifacts", 405),
+        ("OPTIONS", "/taskbuilder/v1:build-artifacts", 405),
+        ("OPTIONS", "/taskbuilder/v1:build-task-group", 405),
         ("POST", "/healthz", 405),
         ("POST", "/taskbuilder/v1:build-task", 404),
         ("GET", "/", 404),

@@ -7,6 +7,8 @@ from typing import Optional
 
 import click
 
+from odp_taskbuilder import errors
+
 
 @click.command()
 @click.option(
@@ -17,13 +19,18 @@ import click
     "--allow_read", multiple=True, metavar="PLACE", help="gs://BUCKET[/PREFIX] or directory with models; repeat for several."
 )
 @click.option(
-    "--allow_write", multiple=True, metavar="PLACE", help="The same for destinations that a config names (artifact_building)."
+    "--allow_write",
+    multiple=True,
+    metavar="PLACE",
+    help="The same for destinations that a config names (artifact_building); those that the task management server names are "
+    "not asked for.",
 )
 @click.option("--allow_overwrite", is_flag=True, help="Let such destinations be replaced when they hold something else.")
 @click.option(
     "--task_management_server",
     metavar="URL",
-    help="Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret of that name.",
+    help="Its word is taken for where the artifacts of tasks go. Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret "
+    "of that name.",
 )
 @click.option("--impersonate_service_account", metavar="EMAIL", help="Towards the task management server.")
 @click.option(
@@ -97,10 +104,12 @@ def command(
     """Run the task builder service.
 
     It has the published endpoints /taskbuilder/v1:build-task-group, /taskbuilder/v1:build-artifacts, /ready and /healthz, and
-    /metrics for Prometheus. Models are read, and artifacts written, only where --allow_read and --allow_write say. Each build
-    runs in a sandbox.
+    /metrics for Prometheus. Models are read only where --allow_read says. Artifacts are written where a config names
+    destinations that --allow_write allows, and where the task management server wants those of the tasks that it creates. Each
+    build runs in a sandbox.
 
-    SIGTERM ends it: running builds get a few seconds, then they are answered as failed.
+    SIGTERM ends it: running builds and uploads get a few seconds, then they are answered as failed. A task that is incomplete by
+    then is named in the answer and in the log, with the command that finishes it.
 
     \b
     Examples:
@@ -110,8 +119,13 @@ def command(
     from odp_taskbuilder.sandbox import SandboxLimits
     from odp_taskbuilder.service import access, auth, build_service, serving
 
+    _check_server(task_management_server)
+    readable = access.AllowedPlaces.parse(allow_read)
+    for directory in readable.directories:
+        if not directory.is_dir():
+            raise errors.UsageError(f"--allow_read {directory} is not a directory.")
     service_options = build_service.ServiceOptions(
-        readable=access.AllowedPlaces.parse(allow_read),
+        readable=readable,
         writable=access.AllowedPlaces.parse(allow_write),
         overwrite=allow_overwrite,
         task_management_server=task_management_server,
@@ -133,3 +147,15 @@ def command(
         ),
         service_options,
     )
+
+
+def _check_server(url: Optional[str]) -> None:
+    """Raises errors.UsageError for what no task could be created at."""
+    from odp_taskbuilder.service import locating
+
+    if url is None:
+        return
+    try:
+        locating.check_base_url(url, f"--task_management_server {url!r}")
+    except errors.TaskServerError as error:
+        raise errors.UsageError(error.message, next_step=error.next_step) from error

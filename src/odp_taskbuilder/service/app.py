@@ -37,11 +37,11 @@ def create_app(service: BuildService, metrics: observability.Metrics, tokens: Se
     """
     app = flask.Flask("odp_taskbuilder")
 
-    @app.post(builder_client.BUILD_TASK_GROUP)
+    @app.post(builder_client.BUILD_TASK_GROUP, provide_automatic_options=False)
     def build_task_group() -> flask.Response:
         return _build(service, metrics, artifacts_only=False)
 
-    @app.post(builder_client.BUILD_ARTIFACTS)
+    @app.post(builder_client.BUILD_ARTIFACTS, provide_automatic_options=False)
     def build_artifacts() -> flask.Response:
         return _build(service, metrics, artifacts_only=True)
 

@@ -6,10 +6,15 @@ from typing import Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_builder_pb2
+from odp_taskbuilder.service import shortening
 from odp_taskbuilder.transport import redaction
 
 # The stages of a build in which the model is at fault, not what is built from it.
 READING_STAGES = ("scanning the model", "loading the model")
+
+# A config may have a thousand faults, and a value in it may be as long as a request.
+_MAX_TEXT = 20_000
+_MAX_URI = 300
 
 _INVALID_REQUEST = task_builder_pb2.ErrorType.INVALID_REQUEST
 _TASK_MANAGEMENT_ERROR = task_builder_pb2.ErrorType.TASK_MANAGEMENT_ERROR
@@ -26,7 +31,7 @@ class BuildFailed(Exception):
         self.report = report
 
     def response(self) -> task_builder_pb2.BuildTaskResponse:
-        info = task_builder_pb2.ErrorInfo(error_type=self.error_type, error_message=redaction.redact(self.text))
+        info = task_builder_pb2.ErrorInfo(error_type=self.error_type, error_message=shortening.shorten(redaction.redact(self.text), _MAX_TEXT))
         return task_builder_pb2.BuildTaskResponse(error_info=info, task_report=self.report)
 
 
@@ -39,12 +44,17 @@ def of_access(error: errors.StorageError) -> BuildFailed:
     return BuildFailed(_INVALID_REQUEST, str(error))
 
 
-def of_location(error: errors.TaskServerError) -> BuildFailed:
+def of_location(error: errors.OdpTaskError) -> BuildFailed:
     return BuildFailed(_TASK_MANAGEMENT_ERROR, error.message)
 
 
 def of_model(uri: str, error: errors.OdpTaskError) -> BuildFailed:
-    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {uri}. {error}")
+    if isinstance(error, errors.UntrustedModelError):
+        # Its next step is for those who can give options to a build of their own.
+        error = errors.UntrustedModelError(error.message, next_step="Save the model without these parts: this server loads no other.")
+    return BuildFailed(
+        _INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(uri, _MAX_URI)}. {error}"
+    )
 
 
 def of_building(text: str) -> BuildFailed:

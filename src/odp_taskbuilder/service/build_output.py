@@ -6,17 +6,23 @@ import pathlib
 
 from odp_taskbuilder import errors, sandboxed_build
 from odp_taskbuilder.config.spec import TaskSpec
-from odp_taskbuilder.service import build_failures
+from odp_taskbuilder.service import artifact_files, build_failures, work_directory
 
 
 def take(job: pathlib.Path, spec: TaskSpec, artifacts_only: bool) -> pathlib.Path:
-    """Takes what a build left in its sandbox, which may be anything, to where it can be pushed from."""
-    artifacts = job / "artifacts"
+    """Takes what a build left in its sandbox, which may be anything, to where it can be pushed from.
+
+    Raises:
+      build_failures.BuildFailed: it cannot be pushed.
+    """
+    artifacts = job / work_directory.ARTIFACTS
     artifacts.mkdir()
     try:
         sandboxed_build.take_artifacts(job / "scratch", spec, artifacts_only, artifacts)
-    except errors.ModelError as error:
-        raise build_failures.of_building(error.message) from error
+        artifact_files.read(artifacts)
+    except (errors.ModelError, errors.ArtifactError) as error:
+        # The client knows the files, and not the directory.
+        raise build_failures.of_building(error.message.replace(f"{artifacts}/", "")) from error
     return artifacts
 
 

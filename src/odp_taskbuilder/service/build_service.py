@@ -11,10 +11,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import os
+import logging
 import pathlib
-import shutil
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
@@ -26,7 +25,17 @@ from odp_taskbuilder.config import resolve
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.sandbox import failures
-from odp_taskbuilder.service import access, artifact_files, auth, build_failures, build_output, journal, locating, push
+from odp_taskbuilder.service import (
+    access,
+    artifact_files,
+    auth,
+    build_failures,
+    build_output,
+    locating,
+    observability,
+    push,
+    work_directory,
+)
 from odp_taskbuilder.service.admission import Admission
 from odp_taskbuilder.service.zygote_keeper import ZygoteKeeper
 from odp_taskbuilder.stores import TreeLimits, open_store
@@ -35,6 +44,7 @@ from odp_taskbuilder.transport import session
 
 # What takes long to import, done once before the first build.
 _PRELOAD = ("tensorflow_federated", "odp_taskbuilder.service.build_worker")
+_CLOSING = "The server is shutting down."
 _BUILD_FUNCTION = "odp_taskbuilder.service.build_worker:build"
 
 
@@ -67,7 +77,7 @@ class BuildService:
     """Answers build requests; several threads may call it at once.
 
     Args:
-      work_dir: where each build gets a directory; what an operator must finish by hand stays there.
+      work_dir: of work_directory.py; what an operator must finish by hand stays there.
     """
 
     def __init__(self, options: ServiceOptions, admission: Admission, work_dir: pathlib.Path):
@@ -75,6 +85,11 @@ class BuildService:
         self._admission = admission
         self._work_dir = work_dir
         self._zygotes = ZygoteKeeper(options.preload)
+        # Checks take nothing but processor time: several at once would not end sooner, and keep everything else waiting.
+        self._checking = threading.Lock()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._deadlines: set[deadlines.Deadline] = set()
 
     def start(self) -> None:
         """Prepares for the first build, without waiting until that is done."""
@@ -86,22 +101,45 @@ class BuildService:
         return self._zygotes.is_ready
 
     def close(self) -> None:
-        """Ends running builds, which are answered as failed, and lets no more begin."""
+        """Ends running builds and pushes, which are answered as failed, and lets no more begin."""
         self._admission.close()
+        with self._lock:
+            self._closed = True
+            for deadline in self._deadlines:
+                deadline.end_now(_CLOSING)
         self._zygotes.close()
 
     def handle(self, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool) -> task_builder_pb2.BuildTaskResponse:
         """Builds; whatever a request or its model causes becomes a response.
 
         Raises:
-          admission.Busy, admission.Closing: the request is in order, and was not begun.
+          admission.Busy, admission.Closing: the build was not begun.
         """
         try:
-            spec = self._checked(request, artifacts_only)
-            with self._admission.place(self._options.limits.wall_seconds), self._job_directory() as job:
-                return self._build(job, request, spec, artifacts_only)
+            with self._admission.place():
+                with self._checking:
+                    spec = self._checked(request, artifacts_only)
+                with self._admission.worker(self._options.limits.wall_seconds), work_directory.of_build(self._work_dir) as job:
+                    return self._build(job, request, spec, artifacts_only)
         except build_failures.BuildFailed as failure:
             return failure.response()
+        except OSError as error:  # The work directory is full, or gone. No task was asked for: see _push_group.
+            observability.log("work directory", level=logging.ERROR, error=str(error))
+            return build_failures.of_building(f"The server cannot work in its directory: {error.strerror or error}").response()
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[deadlines.Deadline]:
+        """One for work on the network; `close` ends it."""
+        deadline = deadlines.Deadline(self._options.network.deadline)
+        with self._lock:
+            if self._closed:
+                deadline.end_now(_CLOSING)
+            self._deadlines.add(deadline)
+        try:
+            yield deadline
+        finally:
+            with self._lock:
+                self._deadlines.discard(deadline)
 
     def _checked(self, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool) -> TaskSpec:
         flags = request.flags
@@ -144,23 +182,25 @@ class BuildService:
         return task_builder_pb2.BuildTaskResponse(task_group=group, task_report=report)
 
     def _task_management_server(self) -> str:
-        network = self._options.network
-        http = session.configure(requests.Session(), network, deadlines.Deadline(network.deadline))
-        try:
-            return locating.find_task_management_server(self._options.task_management_server, http)
-        except errors.TaskServerError as error:
-            raise build_failures.of_location(error) from error
+        option = self._options.task_management_server
+        with self._deadline() as deadline:
+            http = session.configure(requests.Session(), self._options.network, deadline)
+            try:
+                return deadlines.call_within(deadline, lambda: locating.find_task_management_server(option, http))
+            except (errors.TaskServerError, errors.StorageError) as error:
+                raise build_failures.of_location(error) from error
 
     def _fetch_model(self, uri: str, target: pathlib.Path) -> None:
-        deadline = deadlines.Deadline(self._options.network.deadline)
+        with self._deadline() as deadline:
 
-        def fetch() -> None:
-            open_store(uri, self._options.network, deadline).download_tree(uri, target, self._options.model_limits)
+            def fetch() -> None:
+                open_store(uri, self._options.network, deadline).download_tree(uri, target, self._options.model_limits)
 
-        try:
-            deadlines.call_within(deadline, fetch)
-        except errors.StorageError as error:
-            raise build_failures.of_model(uri, error) from error
+            try:
+                deadlines.call_within(deadline, fetch)
+            except errors.StorageError as error:
+                failure = build_failures.of_building(error.message) if self._closed else build_failures.of_model(uri, error)
+                raise failure from error
 
     def _build_in_sandbox(
         self, job: pathlib.Path, request: task_builder_pb2.BuildTaskRequest, artifacts_only: bool
@@ -198,61 +238,58 @@ class BuildService:
             )
         except errors.ModelError:
             raise
-        except errors.OdpTaskError:  # Not the build has ended, but what it was forked from.
+        except (errors.OdpTaskError, ConnectionError) as error:  # Not the build has ended, but what it was forked from.
             self._zygotes.replace(zygote)
-            raise
+            if isinstance(error, errors.OdpTaskError):
+                raise
+            raise errors.OdpTaskError(f"The process that sandboxes are made from has ended: {error.strerror}") from error
 
     def _push_artifacts(self, artifacts: pathlib.Path) -> dict[str, task_pb2.Task]:
-        try:
-            push.push(artifacts, push.PushOptions(overwrite=self._options.overwrite), self._options.network)
-        except errors.OdpTaskError as error:
-            raise build_failures.of_upload(0, error) from error
+        options = push.PushOptions(overwrite=self._options.overwrite)
+        with self._deadline() as deadline:
+            try:
+                push.push(artifacts, options, self._options.network, deadline=deadline)
+            except errors.OdpTaskError as error:
+                raise build_failures.of_upload(0, error) from error
         return {task.role: task.task for task in artifact_files.read(artifacts)}
 
     def _push_group(self, artifacts: pathlib.Path, server: str) -> dict[str, task_pb2.Task]:
         built = artifact_files.read(artifacts)
-        deadline = deadlines.Deadline(self._options.network.deadline)
-        options = push.PushOptions(server=server, login=self._options.login)
         digests = artifact_files.check_manifest(artifacts, built)
-        group = push.TaskGroupPush(artifacts, built, digests, options, self._options.network, deadline)
+        options = push.PushOptions(server=server, login=self._options.login)
         pushed: dict[str, task_pb2.Task] = {}
         uploading: Optional[artifact_files.Upload] = None
+        with self._deadline() as deadline:
+            group = push.TaskGroupPush(artifacts, built, digests, options, self._options.network, deadline)
 
-        def steps() -> None:
-            nonlocal uploading
-            group.prepare()
-            pushed.update(group.obtain_tasks())
-            for uploading in group.uploads():
-                group.upload(uploading)
+            def steps() -> None:
+                nonlocal uploading
+                group.prepare()
+                pushed.update(group.obtain_tasks())
+                for uploading in group.uploads():
+                    group.upload(uploading)
 
-        try:
-            deadlines.call_within(deadline, steps)
-        except errors.OdpTaskError as error:
-            failure = (
-                build_failures.of_task_creation(error)
-                if uploading is None
-                else build_failures.of_upload(uploading.task_id, error)
-            )
-            if group.is_started:
-                kept = self._keep(artifacts)
-                failure.text += f"\n{group.describe()}\nOn this server, finish it with: odp-task push --resume {kept}"
-            raise failure from error
+            try:
+                deadlines.call_within(deadline, steps)
+            except errors.OdpTaskError as error:
+                failure = (
+                    build_failures.of_task_creation(error)
+                    if uploading is None
+                    else build_failures.of_upload(uploading.task_id, error)
+                )
+                if group.is_started:
+                    failure.text += f"\n{group.describe()}\n{self._keep(artifacts)}"
+                raise failure from error
         return pushed
 
-    @contextlib.contextmanager
-    def _job_directory(self) -> Iterator[pathlib.Path]:
-        job = pathlib.Path(tempfile.mkdtemp(prefix="build-", dir=self._work_dir))
+    def _keep(self, artifacts: pathlib.Path) -> str:
+        """Keeps artifacts that are to be pushed later, and says how."""
         try:
-            yield job
-        finally:
-            shutil.rmtree(job, ignore_errors=True)
-
-    def _keep(self, artifacts: pathlib.Path) -> pathlib.Path:
-        """Moves artifacts that are to be pushed later, with their journal, to where no build cleans up."""
-        kept = pathlib.Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._work_dir)) / artifacts.name
-        os.rename(artifacts, kept)
-        os.rename(journal.path_for(artifacts), journal.path_for(kept))
-        return kept
+            kept = work_directory.keep(self._work_dir, artifacts)
+        except OSError as error:
+            observability.log("unfinished push", level=logging.ERROR, error=str(error))
+            return "Its artifacts could not be kept."
+        return f"On this server, finish it with: {work_directory.finishing_command(kept)}"
 
 
 def _parse_answer(answer: Any) -> tuple[task_builder_pb2.TaskReport, Optional[errors.OdpTaskError], str]:

@@ -9,8 +9,11 @@ import time
 
 import prometheus_client
 
+from odp_taskbuilder.service import shortening
 from odp_taskbuilder.service.admission import Admission
 from odp_taskbuilder.transport import redaction
+
+_MAX_VALUE = 2000
 
 _LOGGER = logging.getLogger("odp_taskbuilder.service")
 
@@ -41,8 +44,9 @@ def log_to_stderr() -> None:
 
 
 def log(event: str, *, level: int = logging.INFO, **details: object) -> None:
-    """Logs one event."""
-    _LOGGER.log(level, event, extra={"details": details})
+    """Logs one event. Long values are shortened."""
+    shown = {name: shortening.shorten(value, _MAX_VALUE) if isinstance(value, str) else value for name, value in details.items()}
+    _LOGGER.log(level, event, extra={"details": shown})
 
 
 class Metrics:

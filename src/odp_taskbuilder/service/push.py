@@ -65,10 +65,14 @@ def push(
     options: PushOptions = PushOptions(),  # noqa: B008
     network: deadlines.Network = deadlines.Network(),  # noqa: B008
     notify: Notify = lambda sentence: None,
+    deadline: Optional[deadlines.Deadline] = None,
 ) -> list[Pushed]:
     """Pushes the artifacts of a directory, or finishes a push that was interrupted.
 
     Artifacts whose config named destinations are only uploaded; for all others tasks are created first.
+
+    Args:
+      deadline: one that somebody else may end; None begins one of `network.deadline` seconds.
 
     Returns:
       What is where, in the order of the uploads; all of it verified.
@@ -81,7 +85,7 @@ def push(
     """
     tasks = artifact_files.read(directory)
     digests = artifact_files.check_manifest(directory, tasks)
-    deadline = deadlines.Deadline(network.deadline)
+    deadline = deadline or deadlines.Deadline(network.deadline)
     with journals.exclusive(directory):
         if any(task.names_destinations for task in tasks):
             return deadlines.call_within(deadline, lambda: _push_artifacts(tasks, options, network, deadline, notify))
@@ -129,14 +133,13 @@ def _push_group(group: TaskGroupPush, notify: Notify) -> list[Pushed]:
 
 
 def _upload(upload: artifact_files.Upload, store: Store, overwrite: bool, notify: Notify) -> Pushed:
-    size = upload.source.stat().st_size
     shown = 0
 
     def on_progress(num_bytes: int) -> None:
         nonlocal shown
         if num_bytes - shown >= _PROGRESS_BYTES:
             shown = num_bytes
-            notify(f"{upload.url}: {num_bytes >> 20} of {size >> 20} MiB")
+            notify(f"{upload.url}: {num_bytes >> 20} of {upload.source.stat().st_size >> 20} MiB")
 
     outcome = store.write(upload.url, upload.source, overwrite=overwrite, on_progress=on_progress)
     notify(f"{upload.url}: {outcome.value}")

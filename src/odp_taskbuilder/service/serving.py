@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import tempfile
+import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Optional
+from typing import Callable, Optional
 
 from odp_taskbuilder import errors, sandbox
-from odp_taskbuilder.service import admission, app, auth, build_service, http_server, observability
+from odp_taskbuilder.service import admission, app, auth, build_service, http_server, observability, work_directory
 from odp_taskbuilder.transport import redaction
 
 _TURN_SECONDS = 0.5
@@ -29,9 +29,9 @@ class ServeOptions:
       host, port: where to listen; port 0 takes a free one, which the log names.
       workers, queue: builds at work, and builds that may wait for them.
       max_request_bytes, request_seconds: bounds on requests.
-      grace_seconds: how long running builds may go on after a signal.
+      grace_seconds: how long running builds, their uploads included, may go on after a signal.
       token_file: tokens, one in a line, of which every request must carry one; required where other machines can connect.
-      work_dir: where builds work; None makes a directory of its own, which goes away unless something unfinished is in it.
+      work_dir: see work_directory.opened.
     """
 
     host: str = "127.0.0.1"
@@ -49,11 +49,11 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     """Serves until an exception, such as the one that a signal raises, ends it in the main thread; never returns by itself.
 
     Then requests are turned away, running builds get a few seconds, and those that are not done by then are ended and
-    answered as failed.
+    answered as failed. Further signals change nothing.
 
     Raises:
       errors.UsageError: others could connect, and there is no token.
-      errors.StorageError: the address is taken, or a file cannot be read.
+      errors.StorageError: the address is taken, a file cannot be read, or the work directory cannot be used.
     """
     tokens = _read_tokens(options.token_file) if options.token_file is not None else ()
     if not tokens and not auth.is_loopback(f"http://{_bracketed(options.host)}"):
@@ -64,7 +64,7 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     observability.log_to_stderr()
     places = admission.Admission(options.workers, options.queue)
     metrics = observability.Metrics(places)
-    with _work_directory(options.work_dir) as work_dir:
+    with _deafness() as be_deaf, work_directory.opened(options.work_dir) as work_dir:
         service = build_service.BuildService(service_options, places, work_dir)
         server = _http_server(options, app.create_app(service, metrics, tokens))
         service.start()
@@ -76,6 +76,7 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
                 while True:
                     time.sleep(_TURN_SECONDS)
             finally:
+                be_deaf()
                 places.close()
                 observability.log("stopping", running=places.num_running)
                 places.wait_until_idle(options.grace_seconds)
@@ -128,17 +129,17 @@ def _read_tokens(path: pathlib.Path) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _work_directory(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
+def _deafness() -> Iterator[Callable[[], None]]:
+    """Yields a function after which the signals that end a command do nothing, until the block has ended."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def be_deaf() -> None:
+        for signum in handlers:
+            # Not SIG_IGN, which processes that are started from here on would inherit.
+            signal.signal(signum, lambda *_: None)
+
     try:
-        if given is not None:
-            given.mkdir(parents=True, exist_ok=True)
-        work_dir = given if given is not None else pathlib.Path(tempfile.mkdtemp(prefix="odp-task-serve-"))
-    except OSError as error:
-        raise errors.StorageError(f"Cannot make the work directory: {error}.") from error
-    try:
-        yield work_dir.resolve()
+        yield be_deaf
     finally:
-        if given is None:
-            # Not empty: an unfinished push lies in it, and the log says so.
-            with contextlib.suppress(OSError):
-                work_dir.rmdir()
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)

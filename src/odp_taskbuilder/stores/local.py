@@ -65,11 +65,7 @@ class LocalStore:
             copy = target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             with _storage_errors("read", pathlib.Path(info.url)), _open_regular(pathlib.Path(info.url), os.O_NOFOLLOW) as file:
-                # A file that grows meanwhile is copied no further than was counted.
-                content = file.read(info.size)
-                if len(content) != info.size or file.read(1):
-                    raise base.changed_error(info.url)
-                copy.write_bytes(content)
+                _copy_exactly(file, copy, info)
 
     def write(
         self, url: str, source: pathlib.Path, *, overwrite: bool = False, on_progress: Optional[base.OnProgress] = None
@@ -87,6 +83,17 @@ class LocalStore:
         if on_progress is not None:
             on_progress(source.stat().st_size)
         return base.Outcome.WRITTEN if stored is None else base.Outcome.REPLACED
+
+
+def _copy_exactly(file: BinaryIO, copy: pathlib.Path, info: base.StoredObject) -> None:
+    """Copies a file of the size that was counted; one that grows meanwhile is copied no further."""
+    missing = info.size
+    with open(copy, "xb") as target:
+        while missing and (chunk := file.read(min(missing, _CHUNK_BYTES))):
+            target.write(chunk)
+            missing -= len(chunk)
+    if missing or file.read(1):
+        raise base.changed_error(info.url)
 
 
 def _put(path: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:

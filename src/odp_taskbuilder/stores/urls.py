@@ -13,6 +13,9 @@ from odp_taskbuilder import errors
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_NAME_BYTES = 1024
+# Of a URL or path; Linux takes no longer path.
+_MAX_CHARACTERS = 4096
+_MAX_SHOWN = 300
 _EXPECTED = "Expected gs://bucket/object, file:///path or a local path."
 
 
@@ -35,9 +38,11 @@ def parse(url: str) -> Place:
     """Reads a URL or local path; one trailing slash does not matter.
 
     Raises:
-      errors.StorageError: another scheme, no bucket, or a name that could be mistaken for another one (`..`, empty parts,
-        control characters).
+      errors.StorageError: another scheme, no bucket, too long, or a name that could be mistaken for another one (`..`, empty
+        parts, control characters).
     """
+    if len(url) > _MAX_CHARACTERS:
+        raise _invalid(url, f"it is longer than {_MAX_CHARACTERS} characters")
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _local_path(url, url)
@@ -104,4 +109,5 @@ def _is_plain(part: str) -> bool:
 
 
 def _invalid(url: str, reason: str) -> errors.StorageError:
-    return errors.StorageError(f"Not a usable URL: {url!r}: {reason}.", next_step=_EXPECTED)
+    shown = url if len(url) <= _MAX_SHOWN else f"{url[:_MAX_SHOWN]}..."
+    return errors.StorageError(f"Not a usable URL: {shown!r}: {reason}.", next_step=_EXPECTED)

@@ -54,18 +54,22 @@ class Deadline:
     def __init__(self, seconds: float):
         self.latest = ""
         self._seconds = seconds
+        self._reason = ""
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
         """Seconds left; 0 once the moment has passed."""
         return max(0.0, self._end - time.monotonic())
 
-    def end_now(self) -> None:
-        """Lets the moment pass: no request begins any more."""
+    def end_now(self, reason: str = "") -> None:
+        """Lets the moment pass: no request begins any more. `reason` is a sentence that says why, for `error`."""
+        self._reason = self._reason or reason
         self._end = time.monotonic()
 
     def error(self) -> errors.StorageError:
         latest = f" The latest request was {redaction.redact(self.latest)}." if self.latest else ""
+        if self._reason:
+            return errors.StorageError(f"{self._reason}{latest}")
         return errors.StorageError(
             f"The network work was not done within {self._seconds:g} seconds.{latest}",
             next_step="Check the servers and the connection, or allow more time with --deadline.",

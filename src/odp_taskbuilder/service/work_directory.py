@@ -1,0 +1,158 @@
+"""Where the builds of a service work: a directory for each, locked while its owner lives.
+
+What a killed service left there is found by the next one: a directory that nobody locks goes, except for artifacts whose push has
+begun. Those are kept as `unfinished-*`, until `odp-task push --resume` has completed them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Optional
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.service import journal, observability
+
+# The artifacts of a build, below its directory.
+ARTIFACTS = "artifacts"
+
+_OWN_PREFIX = "odp-task-serve-"
+_BUILD_PREFIX = "build-"
+_UNFINISHED_PREFIX = "unfinished-"
+
+
+@contextlib.contextmanager
+def opened(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
+    """The work directory of a service, without what killed services left: `given`, or a temporary one.
+
+    A temporary one goes away at the end, unless something unfinished is in it.
+
+    Raises:
+      errors.StorageError: it cannot be made or written to.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if given is None:
+                for left in pathlib.Path(tempfile.gettempdir()).glob(f"{_OWN_PREFIX}*"):
+                    with _abandoned(left) as is_abandoned:
+                        if is_abandoned:
+                            _clean(left)
+                            _remove_if_empty(left)
+                work_dir, lock = _make_locked(pathlib.Path(tempfile.gettempdir()), _OWN_PREFIX)
+                stack.callback(os.close, lock)
+                stack.callback(_remove_if_empty, work_dir)
+            else:
+                given.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=given):
+                    pass
+                work_dir = given
+                _clean(work_dir)
+        except OSError as error:
+            raise errors.StorageError(
+                f"Cannot use the work directory {given or tempfile.gettempdir()}: {error.strerror or error}.",
+                next_step="Name another one with --work_dir.",
+            ) from error
+        yield work_dir.resolve()
+
+
+@contextlib.contextmanager
+def of_build(work_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A directory for one build, removed at the end.
+
+    Raises:
+      OSError: it cannot be made.
+    """
+    path, lock = _make_locked(work_dir, _BUILD_PREFIX)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def keep(work_dir: pathlib.Path, artifacts: pathlib.Path) -> pathlib.Path:
+    """Moves artifacts that are to be pushed later, with their journal, to where no build cleans up; returns and logs where.
+
+    Raises:
+      OSError: they cannot be moved.
+    """
+    kept = pathlib.Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=work_dir)) / artifacts.name
+    os.rename(artifacts, kept)
+    os.rename(journal.path_for(artifacts), journal.path_for(kept))
+    _log_unfinished(kept)
+    return kept
+
+
+def finishing_command(artifacts: pathlib.Path) -> str:
+    """What to run for artifacts whose push is unfinished."""
+    return f"odp-task push --resume {artifacts}"
+
+
+def _log_unfinished(artifacts: pathlib.Path) -> None:
+    observability.log("unfinished push", level=logging.WARNING, command=finishing_command(artifacts))
+
+
+def _clean(work_dir: pathlib.Path) -> None:
+    """Removes what killed services left, and names the pushes that are unfinished."""
+    for unfinished in work_dir.glob(f"{_UNFINISHED_PREFIX}*"):
+        if _is_complete(unfinished / ARTIFACTS):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            _log_unfinished(unfinished / ARTIFACTS)
+    for build in work_dir.glob(f"{_BUILD_PREFIX}*"):
+        with _abandoned(build) as is_abandoned:
+            if is_abandoned:
+                if journal.path_for(build / ARTIFACTS).exists() and not _is_complete(build / ARTIFACTS):
+                    keep(work_dir, build / ARTIFACTS)
+                shutil.rmtree(build, ignore_errors=True)
+
+
+def _is_complete(artifacts: pathlib.Path) -> bool:
+    """Whether every task that was asked for is in its place. A journal that cannot be read does not say so."""
+    try:
+        earlier = journal.Journal.load(journal.path_for(artifacts))
+    except errors.StorageError:
+        return False
+    return earlier is not None and all(entry.is_complete for entry in earlier.tasks.values())
+
+
+def _make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
+    while True:
+        path = tempfile.mkdtemp(prefix=prefix, dir=parent)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another service may have taken it for abandoned before it was locked.
+        if os.path.isdir(path):
+            return pathlib.Path(path), lock
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _abandoned(path: pathlib.Path) -> Iterator[bool]:
+    """Whether a directory is this user's, and nobody locks it; if so it is locked meanwhile."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = os.fstat(lock).st_uid == os.geteuid()
+        except BlockingIOError:
+            is_free = False
+        yield is_free
+    finally:
+        os.close(lock)
+
+
+def _remove_if_empty(directory: pathlib.Path) -> None:
+    # Not empty: an unfinished push lies in it, and the log says so.
+    with contextlib.suppress(OSError):
+        directory.rmdir()

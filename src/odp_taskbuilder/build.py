@@ -10,20 +10,26 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from typing import Any, Callable, Optional, Union
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import inputs, tasks
+from odp_taskbuilder import errors, inputs, tasks
 from odp_taskbuilder.artifacts import directory, manifest
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.config import LoadedConfig, resolve
-from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
-from odp_taskbuilder.model import files, scan
+from odp_taskbuilder.config.spec import ArtifactUrls, ResolveOptions, TaskSpec
+from odp_taskbuilder.model import files, input_spec, scan
 from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
-from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.service import push
+
+if TYPE_CHECKING:
+    import tensorflow_federated as tff
+
+    from odp_taskbuilder.learning.preprocessing import ExampleParser
 
 Path = Union[str, "os.PathLike[str]"]
 # Names the stage that runs within the block.
@@ -46,9 +52,9 @@ class BuildOptions:
 
     resolve: ResolveOptions = ResolveOptions()
     skip_flex_ops_check: bool = False
-    artifact_only: bool = False
-    keep_node_names: bool = False
     trust_model: bool = False
+    keep_node_names: bool = False
+    artifact_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +149,7 @@ def build(
     """
     request = check_request(task_config, output, options, overwrite=overwrite)
     with inputs.local_model(saved_model, stage) as model:
-        built = build_tasks(model, request.task_config, request.options, stage=stage)
+        built = build_tasks(model, request.task_config, request.options, spec=request.spec, stage=stage)
         with stage("writing artifacts"):
             written = directory.save(
                 built.artifacts, request.destination, form=built.spec.form.value, inputs=built.inputs, overwrite=overwrite
@@ -165,30 +171,43 @@ def check_request(task_config: Path, output: Path, options: BuildOptions, *, ove
 
 
 def build_tasks(
-    saved_model: Path, task_config: LoadedConfig, options: BuildOptions = BuildOptions(), *, stage: Stage = unannounced
+    saved_model: Path,
+    task_config: LoadedConfig,
+    options: BuildOptions = BuildOptions(),
+    *,
+    spec: Optional[TaskSpec] = None,
+    stage: Stage = unannounced,
 ) -> BuiltTasks:
     """Builds the tasks of a config without writing anything.
+
+    Args:
+      spec: what the config resolves to with `options.resolve`, where that is known.
 
     Raises:
       errors.OdpTaskError: as `build`.
     """
-    spec = resolve(task_config, options.resolve)
+    spec = spec or resolve(task_config, options.resolve)
     with stage("privacy accounting"):
         budget = budget_of(spec)
     if not options.trust_model:
         with stage("scanning the model"):
-            scan.require_safe(saved_model)
+            require_safe(saved_model)
+    # Before it is loaded, so that the manifest tells what the tasks were built from; and only now: the scan bounds what is read.
+    digests = input_digests(saved_model, task_config)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
-        from odp_taskbuilder.learning import evaluation, limits, metrics, preprocessing, training
+        from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
         from odp_taskbuilder.model import load
         from odp_taskbuilder.plan import initial_state
     with stage("loading the model"):
         loaded_model = load.load_model(saved_model)
         limits.check_sizes(loaded_model, spec)
-        parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
+        model_checks.check_weights(loaded_model)
+        with located_in(task_config):
+            parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
     with stage("composing the learning process"):
         model = training.with_metrics(loaded_model, spec.learning.metrics)
+        model_checks.check_loss(model)
         metrics.check_fit(model, spec.learning.metrics, task_config)
         process = training.training_process(model, spec, budget)
         state_type = process.initialize.type_signature.result.member
@@ -213,9 +232,18 @@ def build_tasks(
         eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
 
     report = tasks.task_report(spec, budget)
-    digests = input_digests(saved_model, task_config)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, report_text(report, budget, spec))
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
+
+
+@contextlib.contextmanager
+def located_in(config: LoadedConfig) -> Iterator[None]:
+    """Shows the problems of a ConfigError that the block raises where they stand in the text of `config`."""
+    try:
+        yield
+    except errors.ConfigError as error:
+        problems = [config.problem(problem.path, problem.message, problem.suggestion) for problem in error.problems]
+        raise errors.ConfigError(problems, source=config.source) from error
 
 
 def budget_of(spec: TaskSpec) -> PrivacyBudget:
@@ -224,9 +252,32 @@ def budget_of(spec: TaskSpec) -> PrivacyBudget:
     return privacy_budget(spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True))
 
 
+def require_safe(saved_model: Path) -> None:
+    """Scans a model. Of one that is no FunctionalModel it says just that: there is no use in a list of what it should not hold.
+
+    Raises:
+      errors.ModelError: as scan.require_safe.
+    """
+    try:
+        scan.require_safe(saved_model)
+    except errors.UntrustedModelError:
+        input_spec.read_model_spec(saved_model)
+        raise
+
+
 def input_digests(saved_model: Path, task_config: LoadedConfig) -> dict[str, str]:
-    """Digests of the model's files and of the config, for the manifest. Raises ModelError where there is no model."""
-    digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+    """Digests of the model's files and of the config, for the manifest.
+
+    Raises:
+      errors.ModelError: there is no model, or a file of it cannot be read.
+    """
+    try:
+        digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+    except OSError as error:
+        raise errors.ModelError(
+            f"The model in {os.fspath(saved_model)} cannot be read: {error.filename}: {error.strerror}.",
+            next_step="Remove what does not belong to the model, or make it readable.",
+        ) from error
     digests["task_config"] = manifest.digest_bytes(task_config.config.SerializeToString(deterministic=True))
     return digests
 
@@ -239,11 +290,10 @@ def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec
 
 
 def _build_plan(
-    next_computation: Any, parser: Any, spec: TaskSpec, selector_uri: str, options: BuildOptions
-) -> tuple[Any, OpsReport, Optional[str]]:
+    next_computation: tff.Computation, parser: ExampleParser, spec: TaskSpec, selector_uri: str, options: BuildOptions
+) -> tuple[plan_pb2.Plan, OpsReport, Optional[str]]:
     """Returns the plan, its ops, and the module version they need (None when that was not checked)."""
     from odp_taskbuilder.plan import builder, client
-    from odp_taskbuilder.proto import plan_pb2
 
     source = client.DataSource(parser, spec.dataset, plan_pb2.ExampleSelector(collection_uri=selector_uri))
     plan = builder.build_plan(next_computation, source, spec.form, keep_node_names=options.keep_node_names)
@@ -251,13 +301,19 @@ def _build_plan(
     return plan, report, None if options.skip_flex_ops_check else check_ops(report)
 
 
-def _task(fill: Callable, spec: TaskSpec, urls: Any, version: Optional[str], options: BuildOptions) -> task_pb2.Task:
+def _task(
+    fill: Callable[[TaskSpec, str], task_pb2.Task],
+    spec: TaskSpec,
+    urls: ArtifactUrls,
+    version: Optional[str],
+    options: BuildOptions,
+) -> task_pb2.Task:
     if options.artifact_only:
         return tasks.artifact_only_task(urls, version or "")
     return fill(spec, version or "0")
 
 
-def _task_artifacts(plan: Any, write_checkpoint: Callable[[pathlib.Path], None], task: task_pb2.Task) -> TaskArtifacts:
+def _task_artifacts(plan: plan_pb2.Plan, write_checkpoint: Callable[[pathlib.Path], None], task: task_pb2.Task) -> TaskArtifacts:
     from odp_taskbuilder.plan import builder
 
     return TaskArtifacts(

@@ -18,6 +18,7 @@ BAD_SPECS = {
     "unknown inner dimension": (tf.TensorSpec([None, None], tf.float32), "(None, None)"),
     "unknown rank": (tf.TensorSpec(None, tf.float32), "<unknown>"),
     "no batch": (tf.TensorSpec([], tf.float32), "()"),
+    "fixed batch": (tf.TensorSpec([8, 2], tf.float32), "(8, 2)"),
     "float64": (tf.TensorSpec([None, 2], tf.float64), "float64"),
 }
 for_each_bad_spec = pytest.mark.parametrize(("spec", "found"), BAD_SPECS.values(), ids=BAD_SPECS)

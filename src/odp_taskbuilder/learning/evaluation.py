@@ -11,6 +11,8 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder.learning import model_checks
+
 
 def evaluation_computation(model: tff.learning.models.FunctionalModel, state_type: tff.Type) -> tff.Computation:
     """Builds (state at the server, datasets at the clients) -> (state, {"eval": metrics}).
@@ -18,7 +20,15 @@ def evaluation_computation(model: tff.learning.models.FunctionalModel, state_typ
     Args:
       model: from `training.with_metrics`.
       state_type: the training process's, with `global_model_weights`.
+
+    Raises:
+      errors.ModelError: TensorFlow or TFF cannot compose it from the model.
     """
+    with model_checks.composing("the evaluation"):
+        return _evaluation_computation(model, state_type)
+
+
+def _evaluation_computation(model: tff.learning.models.FunctionalModel, state_type: tff.Type) -> tff.Computation:
     weights_type = tff.types.tensorflow_to_type(
         tuple(tuple(tf.TensorSpec(weight.shape, weight.dtype) for weight in group) for group in model.initial_weights)
     )

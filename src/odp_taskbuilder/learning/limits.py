@@ -13,6 +13,7 @@ import numpy as np
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import DpAggregator, OptimizerKind, TaskSpec
+from odp_taskbuilder.learning import model_checks
 from odp_taskbuilder.model.load import LoadedModel, WeightSpec
 
 ARTIFACT_BYTES = 1 << 31
@@ -52,10 +53,10 @@ def check_sizes(model: LoadedModel, spec: TaskSpec) -> None:
 def _checkpoint_parts(model: LoadedModel, spec: TaskSpec) -> dict[str, dict[str, int]]:
     """What the server's checkpoint holds at its largest: part -> description of a tensor -> bytes. Scalars are left out."""
     trainable, non_trainable = model.functional_model.initial_weights
-    weights = {f"trainable weight {index}, {_describe(weight)}": _num_bytes(weight) for index, weight in enumerate(trainable)}
+    weights = {f"trainable weight {index}, {model_checks.describe(weight)}": _num_bytes(weight) for index, weight in enumerate(trainable)}
     parts = {"the weights": dict(weights)}
     for index, weight in enumerate(non_trainable):
-        parts["the weights"][f"non-trainable weight {index}, {_describe(weight)}"] = _num_bytes(weight)
+        parts["the weights"][f"non-trainable weight {index}, {model_checks.describe(weight)}"] = _num_bytes(weight)
     if spec.learning.server_optimizer.kind is OptimizerKind.ADAM:
         parts["the state of ADAM on the server"] = {
             f"{moment} moments of {weight}": num_bytes
@@ -91,10 +92,6 @@ def _remedies(spec: TaskSpec) -> list[str]:
     if tree_nodes(spec):
         remedies.append("FIXED_GAUSSIAN and ADAPTIVE_GAUSSIAN keep no noise; fewer rounds need fewer tree nodes.")
     return remedies
-
-
-def _describe(weight: WeightSpec) -> str:
-    return f"{np.dtype(weight.dtype).name}{list(weight.shape)}"
 
 
 def _num_bytes(weight: WeightSpec) -> int:

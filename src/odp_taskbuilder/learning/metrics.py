@@ -17,6 +17,7 @@ import tensorflow_federated as tff
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config import LoadedConfig
+from odp_taskbuilder.learning import model_checks
 
 _METRICS: dict[str, Callable[..., tf.keras.metrics.Metric]] = {
     "auc-roc": tf.keras.metrics.AUC,
@@ -97,11 +98,13 @@ def check_fit(model: tff.learning.models.FunctionalModel, names: Sequence[str], 
 
     Raises:
       errors.ConfigError: names every metric that does not fit, with the shapes.
+      errors.ModelError: the forward pass cannot be traced.
     """
     features, label = model.input_spec
     weights = tf.nest.map_structure(lambda weight: tf.TensorSpec(weight.shape, weight.dtype), model.initial_weights)
     predict = tf.function(lambda weights, x: model.predict_on_batch(weights, x, training=False))
-    output = _specs(predict.get_concrete_function(weights, features).structured_outputs)
+    with model_checks.composing("the forward pass"):
+        output = _specs(predict.get_concrete_function(weights, features).structured_outputs)
     batch_output = tff.learning.models.BatchOutput(
         loss=tf.TensorSpec([], tf.float32), predictions=output, num_examples=tf.TensorSpec([], tf.int32)
     )
@@ -116,7 +119,7 @@ def check_fit(model: tff.learning.models.FunctionalModel, names: Sequence[str], 
             path = f"federated_learning.learning_process.metrics[{listed.index(name)}]"
             message = (
                 f"The metric '{name}' does not fit the model: the model's output is {_describe(output)}, the label {_describe(label)}. "
-                f"TensorFlow says: {_last_line(error)}"
+                f"TensorFlow says: {model_checks.last_line(error)}"
             )
             problems.append(
                 config.problem(path, message, "Remove the metric, or name one that compares tensors of these shapes.")
@@ -135,11 +138,6 @@ def _describe(structure: Any) -> str:
 
 def _shape(shape: tf.TensorShape) -> str:
     return "of unknown rank" if shape.rank is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
-
-
-def _last_line(error: Exception) -> str:
-    """What went wrong inside a traced function stands below where it did."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _split(state: Any) -> tuple[Any, Any]:

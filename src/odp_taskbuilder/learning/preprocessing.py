@@ -116,6 +116,12 @@ def _check_parsable(what: str, spec: Any) -> None:
             f"{what} of the model has shape {spec.shape}; the batch comes first and every other dimension must be known.",
             next_step="Give the model's input_spec a fixed size for each example, and pad examples to it.",
         )
+    if spec.shape[0] is not None:
+        # The last batch of a device holds what is left.
+        raise errors.ModelError(
+            f"{what} of the model has shape {spec.shape}: it takes batches of {spec.shape[0]} only, and batches differ in size.",
+            next_step="Save the model with an input_spec whose batch dimension is None.",
+        )
 
 
 class _SerializedExamples(tf.data.Dataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, TaskSpec
-from odp_taskbuilder.learning import aggregators, metrics
+from odp_taskbuilder.learning import aggregators, metrics, model_checks
 from odp_taskbuilder.model.load import LoadedModel
 from odp_taskbuilder.privacy import PrivacyBudget
 
@@ -33,7 +33,17 @@ def training_process(
     Args:
       model: from `with_metrics`. Its weights are stand-ins: `initialize` of the result yields zeros for them.
       budget: noise and clip of the aggregator.
+
+    Raises:
+      errors.ModelError: TensorFlow or TFF cannot compose one from the model.
     """
+    with model_checks.composing("the training process"):
+        return _training_process(model, spec, budget)
+
+
+def _training_process(
+    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget
+) -> tff.learning.templates.LearningProcess:
     factory = aggregators.dp_aggregator(
         None if spec.privacy.skip_aggregator else spec.privacy.aggregator,
         noise_multiplier=budget.noise_multiplier,

@@ -27,7 +27,6 @@ _MEMBERS = (
     "predict_on_batch_inference_type_spec",
     "loss",
     "serialized_input_spec",
-    "_weights",
 )
 
 
@@ -74,7 +73,7 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
       path: a directory with `saved_model.pb` and `variables/`.
 
     Raises:
-      errors.ModelError: the directory is missing, unreadable or holds something else.
+      errors.ModelError: the directory is missing, unreadable or holds something else, or nothing in the model is trainable.
     """
     path = files.require_saved_model(path)
     try:
@@ -95,15 +94,23 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
             loss_fn=_loss(module),
             input_spec=_tensor_specs(module.serialized_input_spec),
         )
+    except errors.ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 - members of the right names may still hold anything.
         raise errors.ModelError(f"The FunctionalModel in {path} cannot be read: {_first_line(error)}") from error
     return LoadedModel(functional_model, trainable, non_trainable)
 
 
 def _weights(module: Any) -> tuple[tuple[tf.Variable, ...], tuple[tf.Variable, ...]]:
-    # A SavedModel drops empty lists, so the grouping is taken from the signature of the forward pass.
+    # A SavedModel drops empty lists, the whole of `_weights` among them, so the grouping is taken from the signature of the forward
+    # pass.
     (model_weights, *_), _ = module.predict_on_batch_training.structured_input_signature
     num_trainable, num_non_trainable = (len(tf.nest.flatten(group)) for group in model_weights)
+    if num_trainable == 0:
+        raise errors.ModelError(
+            "The model has no trainable weights, so there is nothing to train.",
+            next_step="Give the FunctionalModel its weights as the first element of initial_weights; in Keras, leave a layer trainable.",
+        )
     variables = tuple(tf.nest.flatten(module._weights))
     if len(variables) != num_trainable + num_non_trainable:
         raise ValueError(f"{len(variables)} weights are saved, the forward pass takes {num_trainable + num_non_trainable}")

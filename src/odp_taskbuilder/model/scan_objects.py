@@ -40,7 +40,8 @@ _WHERE = "object graph"
 def is_functional_model(graph: saved_object_graph_pb2.SavedObjectGraph) -> bool:
     """Whether the root object has what a FunctionalModel consists of."""
     members = {child.local_name for child in graph.nodes[0].children} if graph.nodes else set()
-    return members.issuperset(REQUIRED_MEMBERS)
+    # A SavedModel drops empty lists: without weights there is no `_weights`.
+    return members.issuperset(set(REQUIRED_MEMBERS) - {"_weights"})
 
 
 def scan_objects(meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits) -> Iterator[Finding]:

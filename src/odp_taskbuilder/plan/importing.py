@@ -11,6 +11,7 @@ import tensorflow_federated as tff
 
 from odp_taskbuilder.plan.optimize import ancestors, optimize
 
+
 def import_computation(
     computation: tff.Computation, arguments: Sequence[tf.Tensor] = (), *, name: str, session_token: Optional[tf.Tensor] = None
 ) -> list[tf.Tensor]:

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import json
+import time
 import urllib.parse
 
 import pytest
@@ -14,7 +15,7 @@ from pushing import HASTY
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.service import auth, locating
-from odp_taskbuilder.transport import deadline, session
+from odp_taskbuilder.transport import deadline, redaction, session
 
 
 def _id_token(audience):
@@ -127,6 +128,35 @@ def test_an_impersonated_account_also_towards_this_machine(http, google):
     path, _, body = google.seen[-1]
     assert path == "/v1/projects/-/serviceAccounts/robot@p.iam.gserviceaccount.com:generateIdToken"
     assert json.loads(body) == {"audience": "the-audience", "includeEmail": True}
+
+
+@pytest.mark.parametrize(("seconds", "num_asked"), [(3600, 1), (200, 20), (None, 20)])
+def test_a_token_is_asked_for_once_unless_it_is_about_to_expire(http, metadata, seconds, num_asked):
+    asked = []
+
+    def reply(*request):
+        asked.append(request)
+        claims = {} if seconds is None else {"exp": time.time() + seconds}
+        return Reply(200, f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.{len(asked)}".encode())
+
+    metadata.reply = reply
+    audience = f"https://{seconds}.example.com"
+    tokens = [auth.headers(auth.Login(), audience, audience, http)["Authorization"] for _ in range(20)]
+    assert (len(asked), tokens[-1].rpartition(".")[2]) == (num_asked, str(num_asked))
+
+
+def test_the_access_token_is_asked_for_once(http, google):
+    for account in ("a@p.iam.gserviceaccount.com", "b@p.iam.gserviceaccount.com"):
+        auth.headers(auth.Login(impersonate_service_account=account), "http://localhost", "x", http)
+    assert [path for path, _, _ in google.seen].count("/token") == 1
+
+
+def test_what_is_no_secret_any_more_is_forgotten():
+    redaction.protect("good for an hour", 3600)
+    for number in range(100):
+        redaction.protect(f"good for no time {number}", 0)
+    assert redaction.redact("good for an hour") == "[redacted]"
+    assert redaction.redact("good for no time 7") == "good for no time 7"
 
 
 def test_no_credentials_anywhere(http, monkeypatch):

@@ -1,5 +1,9 @@
 """Asking a task builder server: what is sent, what its answers mean, and what happens when there is none."""
 
+import concurrent.futures
+import dataclasses
+import socket
+
 import pytest
 from fakes.faults import FaultPlan, FaultyServer, Reply
 from pushing import HASTY
@@ -117,6 +121,20 @@ def test_nobody_listens():
     with pytest.raises(errors.StorageError, match="Fail to connect: http://127.0.0.1:9/taskbuilder") as failure:
         builder_client.request_build("http://127.0.0.1:9", REQUEST, network=HASTY)
     assert failure.value.next_step == "Start the server with: odp-task serve"
+
+
+def test_a_server_that_is_only_starting_is_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    network = dataclasses.replace(HASTY, retry_for=20.0, longest_pause=0.05)
+    builder = Builder(_protobuf(SUCCESS))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(builder_client.request_build, f"http://127.0.0.1:{port}", REQUEST, network=network)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            answer.result(timeout=0.5)
+        with FaultyServer(FaultPlan(), builder, port):
+            assert answer.result(timeout=20) == SUCCESS
+    assert len(builder.requests) == 1
 
 
 def test_an_api_key_travels_in_a_header():

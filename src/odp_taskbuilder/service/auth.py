@@ -1,18 +1,22 @@
 """Who asks: the headers that authenticate requests to task servers (spec: http_api.md, section 2.2).
 
 An API key travels in the X-Goog-Api-Key header; builder_client.py says when it may go into the URL. All else is an ID token
-whose audience is the server. Every request gets headers of its own, and every secret is registered for redaction.
+whose audience is the server. Every request gets headers of its own; a token is used until shortly before it expires. Every secret
+is registered for redaction.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import ipaddress
 import json
 import os
+import threading
+import time
 import urllib.parse
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import requests
 
@@ -23,6 +27,11 @@ _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _IAM_CREDENTIALS = "https://iamcredentials.googleapis.com"
 _METADATA_HOST = "metadata.google.internal"
 METADATA_HEADERS = {"Metadata-Flavor": "Google"}
+
+# A token that is to be used has so many seconds left: requests wait for retries.
+_MARGIN_SECONDS = 300
+# How long Google's tokens are good; for those that do not say.
+_LIFE_SECONDS = 3600
 
 _CURES = (
     "On Google Cloud, run with a service account. Elsewhere set GOOGLE_APPLICATION_CREDENTIALS to the key file of one, or pass "
@@ -47,6 +56,30 @@ class Login:
             redaction.protect(self.api_key)
 
 
+class _Tokens:
+    """Tokens by what they were asked for with, until they expire."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: dict[tuple[str, ...], tuple[str, float]] = {}
+
+    def get(self, key: tuple[str, ...], fetch: Callable[[], tuple[str, float]]) -> str:
+        """The token of a key; `fetch` returns a new one, and when it expires in seconds since the epoch."""
+        now = time.time()
+        token, expiry = self._by_key.get(key, ("", 0.0))
+        if expiry - now > _MARGIN_SECONDS:
+            return token
+        token, expiry = fetch()
+        redaction.protect(token, max(expiry - now, _LIFE_SECONDS))
+        with self._lock:
+            self._by_key = {known: value for known, value in self._by_key.items() if value[1] > now}
+            self._by_key[key] = (token, expiry)
+        return token
+
+
+_tokens = _Tokens()
+
+
 def is_loopback(url: str) -> bool:
     """Whether the host of `url` is this machine: localhost, 127.0.0.0/8 or ::1."""
     host = urllib.parse.urlsplit(url).hostname or ""
@@ -66,15 +99,22 @@ def headers(login: Login, server_url: str, audience: str, http: requests.Session
     """
     if login.api_key:
         return {"X-Goog-Api-Key": login.api_key}
-    if login.impersonate_service_account:
-        token = _impersonated_id_token(login.impersonate_service_account, audience, http)
-    elif is_loopback(server_url):
+    account = login.impersonate_service_account
+    if not account and is_loopback(server_url):
         return {}
-    elif os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        token = _key_file_id_token(os.environ["GOOGLE_APPLICATION_CREDENTIALS"], audience, http)
-    else:
-        token = _metadata_id_token(audience, http)
-    return {"Authorization": f"Bearer {redaction.protect(token)}"}
+    key_file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
+
+    def fetch() -> tuple[str, float]:
+        if account:
+            token = _impersonated_id_token(account, audience, http)
+        elif key_file:
+            token = _key_file_id_token(key_file, audience, http)
+        else:
+            token = _metadata_id_token(audience, http)
+        return token, _expiry(token)
+
+    source = ("account", account, key_file) if account else ("file", key_file) if key_file else ("machine", metadata_url(""))
+    return {"Authorization": f"Bearer {_tokens.get((*source, audience), fetch)}"}
 
 
 def metadata_url(path: str) -> str:
@@ -93,12 +133,18 @@ def access_token(http: requests.Session) -> str:
     import google.auth.transport.requests
 
     request = google.auth.transport.requests.Request(http)
-    try:
-        credentials, _ = google.auth.default(scopes=[_CLOUD_PLATFORM], request=request)
-        credentials.refresh(request)
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise _no_credentials(f"There are no usable application default credentials: {error}") from None
-    return redaction.protect(credentials.token)
+
+    def fetch() -> tuple[str, float]:
+        try:
+            credentials, _ = google.auth.default(scopes=[_CLOUD_PLATFORM], request=request)
+            credentials.refresh(request)
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise _no_credentials(f"There are no usable application default credentials: {error}") from None
+        # Google's library writes UTC without saying so.
+        expiry = credentials.expiry.replace(tzinfo=datetime.timezone.utc).timestamp() if credentials.expiry else 0.0
+        return credentials.token, expiry
+
+    return _tokens.get(("access", os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")), fetch)
 
 
 def _impersonated_id_token(account: str, audience: str, http: requests.Session) -> str:
@@ -135,18 +181,25 @@ def _metadata_id_token(audience: str, http: requests.Session) -> str:
     query = urllib.parse.urlencode({"audience": audience, "format": "full"})
     answer = _ask(http, "GET", metadata_url(f"instance/service-accounts/default/identity?{query}"), METADATA_HEADERS, None)
     token = answer.body.decode("latin-1").strip()
-    if not answer.ok or not _is_id_token(token):
+    if not answer.ok or _claims(token) is None:
         raise _no_credentials(f"The metadata server gives no ID token for {audience}: {answer}.")
     return token
 
 
-def _is_id_token(token: str) -> bool:
-    """Whether it has the form of a JSON web token."""
+def _claims(token: str) -> Optional[dict[str, Any]]:
+    """What a JSON web token says of itself; None if it is none."""
     parts = token.split(".")
     try:
-        return len(parts) == 3 and isinstance(json.loads(base64.urlsafe_b64decode(parts[1] + "==")), dict)
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "==")) if len(parts) == 3 else None
     except ValueError:
-        return False
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+def _expiry(token: str) -> float:
+    """Seconds since the epoch at which an ID token expires; 0 if it does not say."""
+    expiry = (_claims(token) or {}).get("exp")
+    return float(expiry) if isinstance(expiry, (int, float)) else 0.0
 
 
 def _ask(http: requests.Session, method: str, url: str, headers: dict[str, str], body: Optional[bytes]) -> session.Answer:

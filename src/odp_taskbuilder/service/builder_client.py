@@ -7,6 +7,7 @@ instead and turns a request without one away; only after such a refusal, and nev
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import urllib.parse
 
@@ -23,6 +24,8 @@ BUILD_TASK_GROUP = "/taskbuilder/v1:build-task-group"
 BUILD_ARTIFACTS = "/taskbuilder/v1:build-artifacts"
 
 _MAX_RETRY_AFTER = 60.0
+# How long a server that takes no connection is tried again: it may just have been started.
+_STARTING_SECONDS = 10.0
 
 
 def request_build(
@@ -36,7 +39,7 @@ def request_build(
     """Has a task builder server build, create and upload tasks, or, with `artifacts_only`, only build and upload artifacts.
 
     A build is sent once: its answer may be lost, and a second one would meet the task of the first. It is sent again only when
-    the server was too busy to begin (503 with Retry-After).
+    the server was too busy to begin (503 with Retry-After), and, for a few seconds, while there was no connection to send it on.
 
     Args:
       server: base URL. Its answer is awaited until the deadline: a build takes minutes, in which nothing is sent.
@@ -53,7 +56,7 @@ def request_build(
     deadline = deadlines.Deadline(network.deadline)
     http = session.configure(requests.Session(), dataclasses.replace(network, silence=network.deadline), deadline)
     body = request.SerializeToString()
-    return deadlines.call_within(deadline, lambda: _parse(_send(http, endpoint, body, login, deadline), endpoint))
+    return deadlines.call_within(deadline, lambda: _parse(_send(http, endpoint, body, login, network, deadline), endpoint))
 
 
 def check_success(response: task_builder_pb2.BuildTaskResponse) -> None:
@@ -78,15 +81,25 @@ def check_success(response: task_builder_pb2.BuildTaskResponse) -> None:
 
 
 def _send(
-    http: requests.Session, endpoint: str, body: bytes, login: auth.Login, deadline: deadlines.Deadline
+    http: requests.Session,
+    endpoint: str,
+    body: bytes,
+    login: auth.Login,
+    network: deadlines.Network,
+    deadline: deadlines.Deadline,
 ) -> session.Answer:
     url = endpoint
+    connecting = dataclasses.replace(
+        network, retry_for=min(network.retry_for, _STARTING_SECONDS), longest_pause=min(network.longest_pause, 1.0)
+    )
     while True:
         headers = {"Content-Type": session.PROTOBUF}
         if url == endpoint:
             headers.update(auth.headers(login, endpoint, endpoint, http))
         try:
-            answer = session.exchange(http, "POST", url, headers=headers, body=body)
+            answer = deadlines.repeat(
+                functools.partial(session.exchange, http, "POST", url, headers=headers, body=body), _was_not_sent, connecting, deadline
+            )
         except session.NoAnswer as error:
             raise errors.StorageError(f"Fail to connect: {endpoint} ({error})", next_step=_next_step(error, endpoint)) from None
         if answer.status in (401, 403) and login.api_key and url == endpoint and _may_carry_key(endpoint):
@@ -95,6 +108,10 @@ def _send(
             time.sleep(pause)
         else:
             return answer
+
+
+def _was_not_sent(error: Exception) -> bool:
+    return isinstance(error, session.NoAnswer) and not error.sent
 
 
 def _may_carry_key(url: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 import urllib.parse
 from typing import Any
 
@@ -22,14 +23,23 @@ _QUERY_SECRET = re.compile(r"([?&](?:key|api_key|access_token|upload_id)=)[^&\s'
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]+")
 _PASSWORD = re.compile(r"(://)[^/\s@'\"]+@")
 
-_secrets: set[str] = set()
+# Each secret in the forms in which it is written, and until when it is one (time.monotonic). Replaced, never changed: others may
+# be reading it.
+_secrets: dict[str, float] = {}
+_changing = threading.Lock()
 _guarded = threading.Lock()
 
 
-def protect(secret: str) -> str:
-    """Registers a secret, for the life of the process, and returns it."""
+def protect(secret: str, seconds: float = float("inf")) -> str:
+    """Registers a secret, which is good for so many seconds, and returns it."""
+    global _secrets
     if len(secret) >= _SHORTEST_SECRET:
-        _secrets.update((secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)))
+        now = time.monotonic()
+        with _changing:
+            valid = {known: end for known, end in _secrets.items() if end > now}
+            for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)):
+                valid[form] = max(now + seconds, valid.get(form, 0.0))
+            _secrets = valid
     return secret
 
 

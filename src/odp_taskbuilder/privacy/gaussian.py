@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from typing import Callable
 
 from dp_accounting import DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
@@ -74,16 +75,19 @@ class SampledGaussian:
         Args:
           noise_multiplier: standard deviation of the noise in units of the clip, > 0.
         """
-        epsilon = self.epsilon_on(_GRIDS[0], noise_multiplier)
-        for grid in _GRIDS[1:]:
-            coarser, epsilon = epsilon, self.epsilon_on(grid, noise_multiplier)
-            if _is_settled(coarser, epsilon):
-                break
-        return epsilon
+        return _refined(self.epsilon_on, noise_multiplier)
 
     def epsilon_on(self, grid: float, noise_multiplier: float) -> float:
         """The bound on a grid of this distance between losses, or on the finest that spreads a round over no more than 2**19 of them."""
-        return _epsilon_on(self, grid, noise_multiplier)
+        if self.rounds * self.sampling_rate <= self.delta:
+            return 0.0  # That the client is drawn at all is so unlikely that delta forgives whatever happens then.
+        renyi = self.renyi_epsilon(noise_multiplier)
+        if renyi > _LARGE_EPSILON:
+            return renyi
+        # Where the losses of a round end: the largest one without sampling, but for a probability of 1e-15 or so.
+        reach = (0.5 / noise_multiplier + 10) / noise_multiplier
+        grid = max(grid, reach / _MAX_GRID_POINTS)
+        return self._loss_distribution_epsilon(grid, noise_multiplier, self.delta - self.rounds * _ROUNDING)
 
     def renyi_epsilon(self, noise_multiplier: float) -> float:
         """Another bound, by Renyi divergences: looser, but as quick at any noise and any number of rounds. Rounding takes it below the true
@@ -111,15 +115,16 @@ class SampledGaussian:
         Raises:
           UnreachableTargetError: no noise multiplier up to 1e7 meets the target.
         """
+        # Search, certificate and result ask for the same values.
+        bound = functools.lru_cache(maxsize=None)(self.epsilon_on)
         # So much below the target that `epsilon` stays within it, too, on whichever grid it stops.
         goal = target_epsilon * (1 - _GRID_TOLERANCE)
-        found = smallest_noise(functools.partial(self.epsilon_on, _GRIDS[0]), goal)
+        found = smallest_noise(functools.partial(bound, _GRIDS[0]), goal)
         for grid in _GRIDS[1:]:
-            certificate = self.epsilon_on(grid, found.noise_multiplier)
-            if _is_settled(found.epsilon, certificate):
+            if _is_settled(found.epsilon, bound(grid, found.noise_multiplier)):
                 break
-            found = smallest_noise(functools.partial(self.epsilon_on, grid), goal, start=found.noise_multiplier)
-        return Calibration(found.noise_multiplier, self.epsilon(found.noise_multiplier))
+            found = smallest_noise(functools.partial(bound, grid), goal, start=found.noise_multiplier)
+        return Calibration(found.noise_multiplier, _refined(bound, found.noise_multiplier))
 
     def _event(self, noise_multiplier: float) -> DpEvent:
         return SelfComposedDpEvent(PoissonSampledDpEvent(self.sampling_rate, GaussianDpEvent(noise_multiplier)), self.rounds)
@@ -129,18 +134,14 @@ class SampledGaussian:
         return float(accountant.compose(self._event(noise_multiplier)).get_epsilon(delta))
 
 
-@functools.lru_cache(maxsize=256)
-def _epsilon_on(task: SampledGaussian, grid: float, noise_multiplier: float) -> float:
-    """SampledGaussian.epsilon_on, remembered: searches and certificates ask for the same values."""
-    if task.rounds * task.sampling_rate <= task.delta:
-        return 0.0  # That the client is drawn at all is so unlikely that delta forgives whatever happens then.
-    renyi = task.renyi_epsilon(noise_multiplier)
-    if renyi > _LARGE_EPSILON:
-        return renyi
-    # Where the losses of a round end: the largest one without sampling, but for a probability of 1e-15 or so.
-    reach = (0.5 / noise_multiplier + 10) / noise_multiplier
-    grid = max(grid, reach / _MAX_GRID_POINTS)
-    return task._loss_distribution_epsilon(grid, noise_multiplier, task.delta - task.rounds * _ROUNDING)
+def _refined(bound: Callable[[float, float], float], noise_multiplier: float) -> float:
+    """The bound on the coarsest grid that comes close enough to what finer ones would give."""
+    epsilon = bound(_GRIDS[0], noise_multiplier)
+    for grid in _GRIDS[1:]:
+        coarser, epsilon = epsilon, bound(grid, noise_multiplier)
+        if _is_settled(coarser, epsilon):
+            break
+    return epsilon
 
 
 def _is_settled(coarser: float, finer: float) -> bool:

@@ -35,7 +35,7 @@ def build_plan(
         plan = distribute_aggregate.server_plan(components)
         work = distribute_aggregate.extract_tensorflow(components.client_work)
         update_type = work.type_signature.result
-    # Published plans in MapReduce form keep TensorFlow's L2Loss, which is accurate and needs module version 341912000.
+    # Published plans in MapReduce form keep TensorFlow's L2Loss, which needs module version 341912000.
     tflite_graph, phase = _client(work, update_type, source, accurate_norms=form is not PlanForm.MAP_REDUCE)
     plan.phase[0].client_phase.CopyFrom(phase)
     plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)

@@ -10,7 +10,7 @@ import tensorflow_federated as tff
 from odp_taskbuilder.config.spec import DatasetSpec
 from odp_taskbuilder.learning import preprocessing
 from odp_taskbuilder.plan import naming
-from odp_taskbuilder.plan.accurate_norm import replace_l2_losses
+from odp_taskbuilder.plan.accurate_norm import lengthen_l2_losses, replace_l2_losses
 from odp_taskbuilder.plan.external_dataset import external_dataset
 from odp_taskbuilder.plan.files import restore, save
 from odp_taskbuilder.plan.importing import import_computation
@@ -52,8 +52,7 @@ def client_graph(
         output_filepath = tf.compat.v1.placeholder(tf.string, [], "output_filepath")
         update = naming.leaves(update_type, naming.UPDATE)
         save(output_filepath, update, results[: len(update)], _TARGET)
-        if accurate_norms:
-            replace_l2_losses(graph)
+        (replace_l2_losses if accurate_norms else lengthen_l2_losses)(graph)
 
     phase = plan_pb2.ClientPhase()
     spec = phase.tensorflow_spec

@@ -1,4 +1,5 @@
-"""Run by test_ops.py: saves an EMNIST CNN, and the same network written as `odp-task ops` advises, whose ops it prints as JSON.
+"""Run by test_ops.py: saves an EMNIST CNN, and prints as JSON the ops of the same network written as `odp-task ops` advises, and those of a
+recurrent one.
 
 The latter happens here rather than through the command because TensorFlow is loaded already.
 """
@@ -60,6 +61,15 @@ def _save(folder, first, first_pool, second, second_pool, loss):
     )
 
 
+def _save_recurrent(folder):
+    """Loops and branches, whose bodies are functions of their own: an LSTM's, and that of the hinge loss."""
+    model = tf.keras.Sequential([layers.InputLayer([6, 4]), layers.LSTM(3, name="memory"), layers.Dense(1)], name="reader")
+    spec = (tf.TensorSpec([None, 6, 4], tf.float32), tf.TensorSpec([None, 1], tf.float32))
+    tff.learning.models.save_functional_model(
+        tff.learning.models.functional_model_from_keras(model, tf.keras.losses.Hinge(), input_spec=spec), folder
+    )
+
+
 def main(folder, config):
     _save(
         f"{folder}/cnn",
@@ -77,8 +87,9 @@ def main(folder, config):
         BlockMaximum(name="halve_again"),
         OneHotCrossentropy(),
     )
-    (document,) = client_ops_document(model_ops(f"{folder}/advised", config), None)
-    print(json.dumps(document))
+    _save_recurrent(f"{folder}/recurrent")
+    documents = {name: client_ops_document(model_ops(f"{folder}/{name}", config), None) for name in ("advised", "recurrent")}
+    print(json.dumps(documents))
     sys.stdout.flush()
     # TFF complains while the interpreter goes down.
     os._exit(0)

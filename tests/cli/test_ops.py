@@ -82,7 +82,7 @@ differential_privacy { noise_multiplier: 1.0 clip_norm: 0.1 }
 
 @pytest.fixture(scope="module")
 def emnist(tmp_path_factory):
-    """The folder with the CNN and the config; and what is told of the advised network."""
+    """The folder with the CNN and the config; and what is told of the advised and the recurrent network, by name."""
     folder = tmp_path_factory.mktemp("emnist")
     (folder / "config.pbtxt").write_text(_CONFIG)
     script = pathlib.Path(__file__).with_name("emnist_models.py")
@@ -108,8 +108,16 @@ def test_an_emnist_cnn_is_told_which_layers_and_loss_bring_what_phones_lack(emni
 
 
 def test_the_network_written_as_advised_runs_on_phones(emnist):
-    _, graph = emnist
+    (graph,) = emnist[1]["advised"]
     assert (graph["name"], graph["unsupported"], graph["min_module_version"]) == ("training", [], 341912000)
+
+
+def test_ops_in_the_bodies_of_loops_and_branches_are_told_from_what_calls_them(emnist):
+    (graph,) = emnist[1]["recurrent"]
+    found = {op["name"]: {(origin["part"], origin["name"]) for origin in op["origins"]} for op in graph["unsupported"]}
+    assert {"EmptyTensorList", "TensorListPushBack", "TensorListPopBack", "OptionalFromValue"} <= found.keys()
+    for op, places in found.items():
+        assert places == ({("loss", "hinge")} if op.startswith("Optional") else {("layer", "reader/memory")}), op
 
 
 def test_a_path_and_a_model_at_once_are_a_usage_error(golden):

@@ -42,7 +42,7 @@ def refusal(*args, **kwargs) -> str:
     return str(raised.value)
 
 
-def test_half_a_billion_parameters_are_built():
+def test_half_a_billion_parameters_fit():
     limits.check_sizes(model([477] * 4), spec())
 
 

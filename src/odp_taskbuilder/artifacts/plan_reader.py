@@ -15,12 +15,10 @@ from typing import Any, Optional, Union
 from google.protobuf import message as protobuf_message
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import wire
+from odp_taskbuilder.artifacts import artifact_set, wire
 from odp_taskbuilder.config.spec import PlanForm
 from odp_taskbuilder.proto import plan_pb2
 
-# The server reads an artifact into one byte array.
-MAX_FILE_BYTES = (1 << 31) - 1
 # The description of a plan takes about 150 bytes per tensor of the model.
 _MAX_DESCRIPTION_BYTES = 4 << 20
 _MAX_TFLITE_BYTES = 256 << 20
@@ -85,7 +83,7 @@ def open_plan(path: Union[str, os.PathLike]) -> Iterator[PlanFile]:
 
 def parse_plan(source: wire.Source, what: str) -> PlanFile:
     """See `open_plan`."""
-    if len(source) > MAX_FILE_BYTES:
+    if len(source) > artifact_set.MAX_ARTIFACT_BYTES:
         raise errors.ArtifactError(f"{what} is no plan: it is {len(source)} bytes long, and servers read less than 2 GiB")
     try:
         fields = list(wire.fields(source, 0, len(source), what, limit=_MAX_FIELDS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional
 
+from odp_taskbuilder.artifacts.artifact_set import MAX_TENSOR_BYTES
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.plan_facts import (
     Client,
@@ -20,8 +21,6 @@ from odp_taskbuilder.inspection.plan_facts import (
 from odp_taskbuilder.inspection.server_graph import ServerGraph
 from odp_taskbuilder.inspection.tensors import TensorSpec, shape_text
 
-# The server refuses larger tensors when it restores a file.
-_MAX_TENSOR_BYTES = 500 << 20
 # What the server's native aggregation knows.
 _INTRINSICS = ("federated_sum", "federated_mean", "federated_weighted_mean")
 _AGGREGATED_DTYPES = ("float32", "float64", "int32", "int64", "uint64")
@@ -87,8 +86,8 @@ def check_checkpoint(plan: PlanFacts, checkpoint: CheckpointFacts) -> Iterator[s
     if extra:
         yield f"it has tensors that are not in the plan's server state: {_some(extra)}"
     for tensor in checkpoint.tensors:
-        if tensor.num_bytes is not None and tensor.num_bytes > _MAX_TENSOR_BYTES:
-            yield f"the tensor {tensor.name} has {tensor.num_bytes:,} bytes; the server restores none above {_MAX_TENSOR_BYTES:,}"
+        if tensor.num_bytes is not None and tensor.num_bytes > MAX_TENSOR_BYTES:
+            yield f"the tensor {tensor.name} has {tensor.num_bytes:,} bytes; the server restores none above {MAX_TENSOR_BYTES:,}"
         if tensor.statistics is not None and tensor.statistics.non_finite:
             yield f"the tensor {tensor.name} has {tensor.statistics.non_finite} elements that are not finite"
 

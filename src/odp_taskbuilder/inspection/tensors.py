@@ -8,11 +8,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from odp_taskbuilder.artifacts import dtypes
+from odp_taskbuilder.artifacts import artifact_set, dtypes
 from odp_taskbuilder.plan import checkpoint
 
-# Servers read less than 2 GiB; nothing larger travels.
-_MAX_CHECKPOINT_BYTES = (1 << 31) - 1
 _ENUMERATORS = {dtype.name: enumerator for enumerator, dtype in dtypes.DTYPES.items()}
 
 
@@ -72,7 +70,7 @@ def checkpoint_bytes(specs: Iterable[TensorSpec]) -> Optional[int]:
     """
     specs = list(specs)
     sizes = [spec.num_bytes for spec in specs]
-    if None in sizes or sum(sizes) > _MAX_CHECKPOINT_BYTES:
+    if None in sizes or sum(sizes) > artifact_set.MAX_ARTIFACT_BYTES:
         return None
     counter = _Counter()
     checkpoint.write_checkpoint(

@@ -12,12 +12,10 @@ import math
 import numpy as np
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.artifact_set import MAX_ARTIFACT_BYTES, MAX_TENSOR_BYTES
 from odp_taskbuilder.config.spec import DpAggregator, OptimizerKind, TaskSpec
 from odp_taskbuilder.learning import model_checks
 from odp_taskbuilder.model.load import LoadedModel, WeightSpec
-
-ARTIFACT_BYTES = 1 << 31
-TENSOR_BYTES = 500 << 20
 
 # Rounds after which TFF's adaptive tree starts anew: first, and from then on.
 _FIRST_RESTART = 128
@@ -33,19 +31,19 @@ def check_sizes(model: LoadedModel, spec: TaskSpec) -> None:
     parts = _checkpoint_parts(model, spec)
     tensors = [(num_bytes, what) for part in parts.values() for what, num_bytes in part.items()]
     num_bytes, what = max(tensors, default=(0, ""))
-    if num_bytes > TENSOR_BYTES:
+    if num_bytes > MAX_TENSOR_BYTES:
         raise errors.ModelError(
             f"The server's checkpoint would hold a tensor of {num_bytes:,} bytes: {what}. "
-            f"Servers refuse tensors above {TENSOR_BYTES:,} bytes (500 MiB).",
+            f"Servers refuse tensors above {MAX_TENSOR_BYTES:,} bytes (500 MiB).",
             next_step=" ".join(["Split the weight into several.", *_remedies(spec)]),
         )
     sizes = {part: sum(part_tensors.values()) for part, part_tensors in parts.items()}
     total = sum(sizes.values())
-    if total >= ARTIFACT_BYTES:
+    if total > MAX_ARTIFACT_BYTES:
         raise errors.ModelError(
             f"The server's checkpoint would grow to {total:,} bytes: "
             + ", ".join(f"{num_bytes:,} for {part}" for part, num_bytes in sizes.items())
-            + f". The server reads it into one byte array, which holds less than {ARTIFACT_BYTES:,} bytes (2 GiB).",
+            + f". The server reads it into one byte array, which holds at most {MAX_ARTIFACT_BYTES:,} bytes, just below 2 GiB.",
             next_step=" ".join(["Make the model smaller.", *_remedies(spec)]),
         )
 

@@ -33,8 +33,7 @@ _ORDER = (
     (EVALUATION, "plan"),
     (TRAINING, "plan"),
 )
-# The server reads an artifact into one byte array.
-MAX_ARTIFACT_BYTES = (2 << 30) - 1
+MAX_ARTIFACT_BYTES = artifact_set.MAX_ARTIFACT_BYTES
 MAX_TASK_BYTES = 1 << 20
 _BUILD = "Build it again: odp-task build."
 

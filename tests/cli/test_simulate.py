@@ -1,6 +1,7 @@
 """`odp-task simulate`: the tutorial's four commands learn something, and the command ends cleanly however it ends."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -123,14 +124,63 @@ def test_no_process_outlives_the_command_and_finished_rounds_are_kept(number, co
     rest = process.stderr.read()
     assert process.wait() == code
     assert "Traceback" not in rest
-    end = time.monotonic() + 10
-    while descendants(mark):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: not descendants(mark))
     assert set(memory_file_system.glob("odp-task-simulate-*")) <= before
     finished = list((run / "digits/1").glob("*/s/0/metrics"))
     assert len(finished) >= 3
     assert all((path.parent / "checkpoint").exists() for path in finished)
+
+
+STARTING = {
+    # The process that workers are forked from, while it imports TensorFlow; Ray, when its last part starts.
+    "local": ("maps", b"_pywrap_tensorflow"),
+    "ray": ("cmdline", b"raylet"),
+}
+
+
+@pytest.mark.parametrize(
+    "engine, number, code",
+    [
+        ("local", signal.SIGINT, 130),
+        ("local", signal.SIGHUP, 129),
+        ("ray", signal.SIGINT, 130),
+        pytest.param("ray", signal.SIGKILL, -9, marks=pytest.mark.full),
+    ],
+)
+def test_a_command_that_is_starting_ends_as_cleanly(engine, number, code, workshop, tmp_path):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    before = places_of_scratch()
+    mark = f"ODP_TASK_TEST_MARK={tmp_path}"
+    command = ["env", mark, ODP_TASK, *map(str, SIMULATE), "--rounds", "100", "--engine", engine]
+    process = subprocess.Popen(command, cwd=workshop, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    file, content = STARTING[engine]
+    wait_until(lambda: any(content in read(f"/proc/{pid}/{file}") for pid in descendants(mark)), seconds=60)
+    # As a terminal does it: to all processes of the group.
+    os.killpg(process.pid, number)
+    said = process.stderr.read()
+    assert process.wait() == code
+    assert said.strip() in ("", "Interrupted.", "Terminated.")
+    wait_until(lambda: not descendants(mark))
+    assert places_of_scratch() <= before
+
+
+def places_of_scratch():
+    return {*pathlib.Path("/dev/shm").glob("odp-task-simulate-*"), *pathlib.Path("/tmp").glob("odp-task-ray-*")}
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def read(path):
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError:
+        return b""
 
 
 def descendants(mark):

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.simulation import processes
@@ -22,6 +23,12 @@ class Handler:
             if not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+        if isinstance(job, tuple) and job[0].startswith("fail"):
+            kind, marker, message = job
+            while kind == "fail late" and not os.path.exists(marker):
+                time.sleep(0.02)
+            pathlib.Path(marker).touch()
+            raise errors.StorageError(message)
         if job == "die":
             print("out of luck", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Child processes do all jobs, survive the death of one of them, and never outlive their parent; all engines yield the same
 bits."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -13,11 +14,13 @@ import child_handlers
 import pytest
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.private_directory import private_directory
 from odp_taskbuilder.simulation import plan_rounds
 from odp_taskbuilder.simulation.deployment import load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
 from odp_taskbuilder.simulation.jobs import ClientSession, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses
+from odp_taskbuilder.simulation.ray_engine import RayEngine
 
 
 @pytest.fixture
@@ -71,6 +74,12 @@ def test_errors_come_back_as_they_are(children):
     with pytest.raises(errors.StorageError) as raised:
         children.run([1, "raise"])
     assert (raised.value.message, raised.value.next_step) == ("nothing there", "look elsewhere")
+
+
+def test_of_several_jobs_that_fail_the_first_one_is_named(children, tmp_path):
+    marker = str(tmp_path / "second failed")
+    with pytest.raises(errors.StorageError, match="^first$"):
+        children.run([1, ("fail late", marker, "first"), ("fail", marker, "second"), 2])
 
 
 @pytest.mark.parametrize(
@@ -131,24 +140,45 @@ def partials(sessions):
     return [pathlib.Path(session.partial).read_bytes() for session in sessions]
 
 
-def test_ray_yields_the_same_bits_and_replaces_a_worker_that_dies(sessions, tmp_path):
-    ray = pytest.importorskip("ray")
-    from odp_taskbuilder.simulation.ray_engine import RayEngine
+def ray_workers(group):
+    """The actors among the processes of a group."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and b"_RayWorker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
+
+@pytest.fixture
+def short_scratch():
+    """A path with room for the names of Ray's sockets behind it."""
+    with private_directory(None, "odp-task-test-") as directory:
+        yield directory
+
+
+def test_ray_yields_the_same_bits_and_replaces_a_worker_that_dies(sessions, short_scratch, tmp_path):
+    pytest.importorskip("ray")
     make, tasks_by_id, data = sessions
     local = LocalEngine(tasks_by_id, data, 2, tmp_path)
     expected = make("local")
     expected_results = local.run(expected)
     local.close()
-    engine = RayEngine(tasks_by_id, data, num_workers=1)
+    engine = RayEngine(tasks_by_id, data, 1, short_scratch)
     try:
-        for name, kill in (("first", False), ("second", True)):
-            if kill:
-                # no_restart: the engine, not Ray, has to notice.
-                ray.kill(engine._actors[0], no_restart=True)
-            found = make(name)
-            assert engine.run(found) == expected_results
-            assert partials(found) == partials(expected)
+        found = make("first")
+        assert engine.run(found) == expected_results
+        assert partials(found) == partials(expected)
+        (worker,) = ray_workers(engine.driver_process_id)
+        os.kill(worker, signal.SIGKILL)
+        found = make("second")
+        assert engine.run(found) == expected_results
+        assert partials(found) == partials(expected)
+        group = engine.driver_process_id
+        assert ray_workers(group) != [worker]
+        # Everything that Ray and its workers wrote is in the scratch directory.
+        assert list(short_scratch.glob("session_*")) and list(short_scratch.glob("odp-task-ray-*"))
     finally:
         engine.close()
-    assert not ray.is_initialized()
+    wait_until_gone([group, *ray_workers(group)])

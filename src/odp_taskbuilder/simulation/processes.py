@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import heapq
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -23,15 +24,17 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn
 
 from odp_taskbuilder import errors
 
 # Imported before the first child is forked.
 _PRELOADED = ["odp_taskbuilder.simulation.worker"]
-# Children that die on the same job, before the job is given up.
-_MAX_DEATHS = 3
+# Workers that die on the same job, before the job is given up.
+MAX_DEATHS = 3
+# They end the command, which ends its children; a terminal sends them to all of its processes.
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Handler = Callable[[Any], Any]
 
@@ -55,7 +58,15 @@ class ChildProcesses:
         self._make_handler = make_handler
         self._name = name
         self._scratch = scratch
-        self._children = [self._start(position) for position in range(count)]
+        self._children: list[_Child] = []
+        with _signals_held_back():
+            multiprocessing.forkserver.ensure_running()
+        try:
+            for position in range(count):
+                self._children.append(self._start(position))
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> ChildProcesses:
         return self
@@ -74,17 +85,20 @@ class ChildProcesses:
           Their results in the order of the jobs.
 
         Raises:
-          what a handler raises; the first one. The children are not usable then.
+          what a handler raises; that of the first job whose handler does. The children are not usable then.
           OdpTaskError: a job killed three children.
         """
-        waiting = collections.deque(range(len(jobs)))
+        waiting = list(range(len(jobs)))  # A heap: the first jobs come first, also when they are done again.
         deaths: collections.Counter[int] = collections.Counter()
         results: dict[int, Any] = {}
         busy: dict[int, int] = {}  # Position of the child to index of its job.
-        while len(results) < len(jobs):
+        failures: dict[int, Exception] = {}
+        # Nobody needs the jobs behind one that failed; one before it may fail, too.
+        needed = range(len(jobs))
+        while not results.keys() >= set(needed):
             for position, child in enumerate(self._children):
-                if waiting and position not in busy:
-                    busy[position] = waiting.popleft()
+                if waiting and waiting[0] in needed and position not in busy:
+                    busy[position] = heapq.heappop(waiting)
                     child.send(jobs[busy[position]])
             connections = {self._children[position].connection: position for position in busy}
             for ready in multiprocessing.connection.wait(list(connections)):
@@ -95,17 +109,22 @@ class ChildProcesses:
                 except (EOFError, OSError):
                     deaths[index] += 1
                     self._replace(position, jobs[index], deaths[index])
-                    waiting.appendleft(index)
+                    heapq.heappush(waiting, index)
                     continue
                 if outcome == "raised":
-                    raise value
-                results[index] = value
+                    failures[index] = value
+                    needed = range(min(failures))
+                else:
+                    results[index] = value
+        if failures:
+            raise failures[min(failures)]
         return [results[index] for index in range(len(jobs))]
 
     def close(self) -> None:
         """Ends the children at once."""
-        for child in self._children:
-            child.end()
+        with _signals_held_back():
+            for child in self._children:
+                child.end()
 
     def _start(self, position: int) -> _Child:
         connection, childs_end = self._context.Pipe()
@@ -119,7 +138,7 @@ class ChildProcesses:
     def _replace(self, position: int, job: Any, deaths: int) -> None:
         dead = self._children[position]
         dead.end()
-        if deaths >= _MAX_DEATHS:
+        if deaths >= MAX_DEATHS:
             raise errors.OdpTaskError(
                 f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. "
                 f"Its last words: {dead.last_words()}"
@@ -139,11 +158,11 @@ class _Child:
             self.connection.send(job)
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        # What the child has started itself, as TFF's runtime does.
+        # With what the child has started itself, as TFF's runtime and Ray do. It may not have its group yet.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
         self.connection.close()
 
     def last_words(self) -> str:
@@ -154,6 +173,16 @@ class _Child:
         return "none"
 
 
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals that end the command have their effect after the block; processes started in it never get them."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def stop_forkserver() -> None:
     """Ends the process that children are forked from; the next child starts a new one.
 
@@ -161,9 +190,10 @@ def stop_forkserver() -> None:
     end and, with TensorFlow to take down, seconds later.
     """
     forkserver = multiprocessing.forkserver._forkserver
-    if forkserver._forkserver_pid is not None:
-        os.kill(forkserver._forkserver_pid, signal.SIGKILL)
-        forkserver._stop()
+    with _signals_held_back():
+        if forkserver._forkserver_pid is not None:
+            os.kill(forkserver._forkserver_pid, signal.SIGKILL)
+            forkserver._stop()
 
 
 def _exit_reason(code: int) -> str:
@@ -174,11 +204,15 @@ def _serve(
     connection: multiprocessing.connection.Connection, make_handler: Callable[[int], Handler], position: int, log: str
 ) -> None:
     """The life of a child."""
-    # A process group of its own: Ctrl-C does not reach it, and what the child starts can be ended with it.
+    # A process group of its own: what the child starts can be ended with it.
     os.setsid()
     forkserver_pid = os.getppid()
     tempfile.tempdir = scratch = os.path.dirname(log)
-    _redirect_output(log)
+    try:
+        _redirect_output(log)
+    except FileNotFoundError:
+        # The parent ended while it started this child, and has cleaned up.
+        _end(scratch, forkserver_pid)
     # Several processes share the cores: one thread each.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, args=(scratch, forkserver_pid), daemon=True).start()
@@ -214,12 +248,21 @@ def _end(scratch: str, forkserver: int) -> NoReturn:
     # The connection to a dying parent may break before the sign of its death is there.
     parent.join(timeout=1)
     if not parent.is_alive():
+        _end_what_was_started()  # Before it can write into the directory again.
         shutil.rmtree(scratch, ignore_errors=True)
         if os.getppid() == forkserver:
             # It would end by itself, after taking TensorFlow down for some seconds.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(forkserver, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
+
+
+def _end_what_was_started() -> None:
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            _, _, group, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(group) == os.getpgrp() and process.name != str(os.getpid()):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _redirect_output(log: str) -> None:

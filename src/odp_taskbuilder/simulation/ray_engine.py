@@ -2,85 +2,98 @@
 
 Ray is optional. Its actors hold the same ClientWorker as the local processes; checkpoint and partial sums travel as bytes
 through Ray, so that machines share no file system but the one that the client data is on.
+
+Ray's driver, and with it a cluster of our own, lives in a child process: ended by a signal while it starts, Ray hangs, crashes or
+leaves processes behind. The child's process group holds everything that it starts and is killed as a whole.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
+import functools
+import importlib.util
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.private_directory import private_directory
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import ClientSession, SessionResult, WorkerSetup
+from odp_taskbuilder.simulation.processes import MAX_DEATHS, ChildProcesses
 
-# Actors that die on the same session, before it is given up.
-_MAX_DEATHS = 3
+# Paths of sockets may have 107 bytes, of which Ray takes up to 65 below its directory.
+_MAX_DIRECTORY_BYTES = 42
+_RAYS_OWN_DIRECTORY = "/tmp/ray"
 
 
 class RayEngine:
     """Actors on a Ray cluster (engines.Engine): the one that RAY_ADDRESS names, otherwise one that lives as long as this
     object."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int):
-        # Ray warns about a change of its defaults for accelerators, of which there are none here.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise errors.UsageError("The engine `ray` needs Ray.", next_step="pip install 'odp-task[ray]'") from error
-        self._ray = ray
-        address = os.environ.get("RAY_ADDRESS")
-        # A cluster of our own must offer as many places as there are workers.
-        ray.init(
-            address=address,
-            num_cpus=None if address else num_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-        )
-        self._make_actor = lambda: ray.remote(_RayWorker).options(num_cpus=1).remote(dict(tasks), dict(data))
-        self._actors = [self._make_actor() for _ in range(num_workers)]
+    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: pathlib.Path):
+        """Starts the driver; the cluster starts with the first sessions.
+
+        Raises:
+          UsageError: Ray is not installed.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise errors.UsageError("The engine `ray` needs Ray.", next_step="pip install 'odp-task[ray]'")
+        make_driver = functools.partial(_make_driver, dict(tasks), dict(data), num_workers, str(scratch))
+        self._processes = ChildProcesses("ray", make_driver, 1, scratch)
 
     def run(self, sessions: Sequence[ClientSession]) -> list[SessionResult]:
-        if not sessions:
-            return []
+        return self._processes.run([tuple(sessions)])[0] if sessions else []
+
+    def close(self) -> None:
+        self._processes.close()
+
+    @property
+    def driver_process_id(self) -> int:
+        """Also the process group of a cluster of our own."""
+        return self._processes.process_ids[0]
+
+
+class _Driver:
+    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str):
+        # Ray warns about a change of its defaults for accelerators, of which there are none here.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray = ray
+        if os.environ.get("RAY_ADDRESS"):
+            place = {"address": os.environ["RAY_ADDRESS"]}
+        else:
+            # What Ray and its workers write goes when the run does. A cluster of our own must offer as many places as there
+            # are workers.
+            os.environ["TMPDIR"] = scratch
+            fits = len(os.fsencode(scratch)) <= _MAX_DIRECTORY_BYTES
+            place = {"num_cpus": num_workers, "_temp_dir": scratch if fits else _RAYS_OWN_DIRECTORY}
+        ray.init(**place, include_dashboard=False, log_to_driver=False, logging_level="error")
+        # Ray replaces an actor that dies, and runs its session again.
+        actor = ray.remote(_RayWorker).options(num_cpus=1, max_restarts=-1, max_task_retries=MAX_DEATHS - 1)
+        # Ray forgets the arguments of an actor before that is replaced, unless somebody holds on to them.
+        self._tasks = ray.put(tasks)
+        self._actors = [actor.remote(self._tasks, data) for _ in range(num_workers)]
+
+    def __call__(self, sessions: tuple[ClientSession, ...]) -> list[SessionResult]:
+        from ray.util import ActorPool
+
         checkpoint = self._ray.put(pathlib.Path(sessions[0].checkpoint).read_bytes())
-        waiting = collections.deque(range(len(sessions)))
-        deaths: collections.Counter[int] = collections.Counter()
-        results: dict[int, SessionResult] = {}
-        busy: dict[Any, tuple[int, int]] = {}  # Future to positions of actor and session.
-        idle = list(range(len(self._actors)))
-        while len(results) < len(sessions):
-            while waiting and idle:
-                position, index = idle.pop(), waiting.popleft()
-                busy[self._actors[position].run.remote(sessions[index], checkpoint)] = (position, index)
-            (done, *_), _ = self._ray.wait(list(busy))
-            position, index = busy.pop(done)
-            idle.append(position)
+        answers = ActorPool(self._actors).map(lambda actor, session: actor.run.remote(session, checkpoint), sessions)
+        results = []
+        for session in sessions:
             try:
-                results[index], partial = self._ray.get(done)
+                result, partial = next(answers)
             except self._ray.exceptions.RayActorError as error:
-                deaths[index] += 1
-                if deaths[index] >= _MAX_DEATHS:
-                    raise errors.OdpTaskError(
-                        f"A Ray worker died {deaths[index]} times on {sessions[index]!r}: {error}"
-                    ) from error
-                self._actors[position] = self._make_actor()
-                waiting.appendleft(index)
-                continue
+                raise errors.OdpTaskError(f"A Ray worker died {MAX_DEATHS} times on {session!r}: {error}") from error
             except self._ray.exceptions.RayTaskError as error:
                 # What the worker raised is the cause of Ray's own error.
                 raise error.cause if isinstance(error.cause, errors.OdpTaskError) else error from error
-            pathlib.Path(sessions[index].partial).write_bytes(partial)
-        return [results[index] for index in range(len(sessions))]
-
-    def close(self) -> None:
-        self._ray.shutdown()
+            pathlib.Path(session.partial).write_bytes(partial)
+            results.append(result)
+        return results
 
 
 class _RayWorker:
@@ -91,9 +104,10 @@ class _RayWorker:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from odp_taskbuilder.simulation.worker import ClientWorker
 
-        self._directory = tempfile.TemporaryDirectory(prefix="odp-task-ray-")
-        self._scratch = pathlib.Path(self._directory.name)
-        self._worker = ClientWorker(WorkerSetup(tasks, data, self._directory.name))
+        # An actor is killed, so that nothing cleans up behind it but the next one.
+        self._directory = contextlib.ExitStack()
+        self._scratch = self._directory.enter_context(private_directory(None, "odp-task-ray-"))
+        self._worker = ClientWorker(WorkerSetup(tasks, data, str(self._scratch)))
 
     def run(self, session: ClientSession, checkpoint: bytes) -> tuple[SessionResult, bytes]:
         here = dataclasses.replace(
@@ -102,3 +116,9 @@ class _RayWorker:
         pathlib.Path(here.checkpoint).write_bytes(checkpoint)
         result = self._worker(here)
         return result, pathlib.Path(here.partial).read_bytes()
+
+
+def _make_driver(
+    tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str, position: int
+) -> _Driver:
+    return _Driver(tasks, data, num_workers, scratch)

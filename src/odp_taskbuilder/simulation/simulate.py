@@ -11,7 +11,6 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Optional, Union
 
@@ -19,6 +18,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.model import scan
+from odp_taskbuilder.private_directory import private_directory
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
@@ -87,8 +87,8 @@ def simulate(
         directory = RunDirectory(options.run_directory or scratch / "run", deployment.population)
         rounds = Rounds(deployment, data, evaluation_data, options.rounds, directory, on_round=on_round, logdir=options.logdir)
         directory.open({**rounds.settings(), "oracle": options.engine == "tff"})
-        runner = _make_runner(deployment, options, scratch)
         stack.callback(processes.stop_forkserver)
+        runner = _make_runner(deployment, options, scratch)
         stack.callback(runner.close)
         return rounds.run(runner)
 
@@ -107,7 +107,8 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
             scan.require_safe(options.saved_model)
         return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
     num_workers = options.num_workers or os.cpu_count() or 1
-    engine = RayEngine(tasks, data, num_workers) if options.engine == "ray" else LocalEngine(tasks, data, num_workers, scratch)
+    make_engine = RayEngine if options.engine == "ray" else LocalEngine
+    engine = make_engine(tasks, data, num_workers, scratch)
     return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
 
 
@@ -119,8 +120,5 @@ def _scratch_directory(deployment: Deployment) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise errors.StorageError(f"Cannot read {deployment.initial_checkpoint}: {error.strerror}") from error
     in_memory = os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and shutil.disk_usage(_MEMORY_FILE_SYSTEM).free > needed
-    scratch = tempfile.mkdtemp(prefix="odp-task-simulate-", dir=_MEMORY_FILE_SYSTEM if in_memory else None)
-    try:
-        yield pathlib.Path(scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with private_directory(pathlib.Path(_MEMORY_FILE_SYSTEM) if in_memory else None, "odp-task-simulate-") as scratch:
+        yield scratch

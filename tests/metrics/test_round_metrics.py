@@ -131,6 +131,27 @@ def test_tensorboard_finds_a_directory_per_run_with_scalars_by_round(tmp_path):
     assert math.isnan(scalars[2][2])
 
 
+def test_summaries_stay_in_the_log_directory_whatever_the_runs_are_called(tmp_path):
+    logdir = tmp_path / "logs"
+    names = [str(tmp_path / "a" / "run"), "../b/run", "..", "/", "b_run", "plain task 1"]
+    write_summaries([Run(name, {1: {"loss": 1.0}}) for name in names], logdir)
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+    directories = sorted(path.relative_to(logdir).as_posix() for path in logdir.rglob("events.*") for path in [path.parent])
+    own = str(tmp_path / "a" / "run").strip("/").replace("/", "_")
+    assert directories == sorted([own, "b_run", "run", "run (2)", "b_run (2)", "plain task 1"])
+
+
+def test_a_repeated_export_takes_the_place_of_the_first(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "events.out.tfevents.1.host.2").write_bytes(b"of another program")
+    for value in (1.0, 2.0):
+        write_summaries([Run("plain", {1: {"loss": value}})], tmp_path)
+    other, own = sorted((tmp_path / "plain").iterdir(), key=lambda path: path.suffix == ".odp-task")
+    assert other.read_bytes() == b"of another program"
+    events = [event_pb2.Event.FromString(record) for record in tfrecord.read_records(own)]
+    assert [(event.step, event.summary.value[0].simple_value) for event in events[1:]] == [(1, 2.0)]
+
+
 def test_the_table_shows_rounds_metrics_and_gaps():
     run = Run("plain", {1: {"server/client_work/train/loss": 1.5}, 3: {"server/eval/auc-roc": math.nan}, 7: {}})
     assert format_run(run) == (
@@ -159,8 +180,11 @@ def test_a_figure_has_a_panel_per_metric_and_a_line_per_run(tmp_path):
 
 
 def test_an_impossible_figure_is_refused(tmp_path):
-    with pytest.raises(errors.UsageError, match="Cannot plot to .*m.exe"):
-        plot_runs(RUNS, tmp_path / "m.exe")
+    for name in ("m.exe", "m"):
+        with pytest.raises(errors.UsageError, match=f"Cannot plot to .*{name}: its suffix names no format") as raised:
+            plot_runs(RUNS, tmp_path / name)
+        assert ".pdf, " in raised.value.next_step and ".svg" in raised.value.next_step
+    assert not list(tmp_path.iterdir())
     with pytest.raises(errors.UsageError, match="no metric to plot"):
         plot_runs([Run("empty", {1: {}})], tmp_path / "m.png")
     with pytest.raises(errors.StorageError, match="Cannot write"):

@@ -312,7 +312,9 @@ def test_epsilon_is_that_of_the_rounds_so_far(simulated):
 
 
 def test_tensorboard_gets_every_round_as_it_is_finished(simulated, tmp_path):
-    simulated(rounds=3, evaluation=EVALUATION, share=0.6, logdir=tmp_path / "logs")
+    # A second run takes the place of the first.
+    for name in ("first", "second"):
+        simulated(rounds=3, evaluation=EVALUATION, share=0.6, name=name, logdir=tmp_path / "logs")
     for kind in ("training", "evaluation"):
         (file,) = (tmp_path / "logs" / kind).iterdir()
         events = [event_pb2.Event.FromString(record) for record in tfrecord.read_records(file)][1:]

@@ -12,6 +12,7 @@ from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
+from odp_taskbuilder.metrics.run import select
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 from odp_taskbuilder.transport.deadline import Network
@@ -30,7 +31,7 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
     "--plot", "plot_file", type=_FILE, help="Plot each metric over the rounds, all runs in one figure (.png, .svg, .pdf)."
 )
 @click.option("--csv", "csv_file", type=_FILE, help="Write one line per run and round.")
-@click.option("--logdir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Write TensorBoard summaries.")
+@click.option("--logdir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Write TensorBoard summaries, a directory per run; those of a former export are replaced.")
 @options.json_option
 @network_options
 def command(
@@ -57,7 +58,7 @@ def command(
     """
     runs = read_runs(sources, TaskFilter(population, task_id), network)
     if patterns:
-        runs = [run.only(patterns) for run in runs]
+        runs = select(runs, patterns)
     shown = runs if patterns else [run.published() for run in runs]
     if plot_file is not None:
         plot_runs(shown, plot_file)

@@ -11,6 +11,7 @@ import click
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.metrics.run import short_name
+from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice
 from odp_taskbuilder.simulation.rounds import RoundOptions, RoundReport, Summary, TaskSummary
 from odp_taskbuilder.simulation.sampling import Sampling
@@ -144,7 +145,7 @@ def _show_progress(report: RoundReport, rounds: int) -> None:
     parts = [f"{report.clients} clients", f"{report.clients / max(report.seconds, 1e-9):.1f} clients/s"]
     parts += [f"{short_name(name)} {value:.4g}" for name, value in report.metrics.items() if name.endswith("/loss")]
     if report.epsilon is not None:
-        parts.append(f"epsilon {report.epsilon:.4g}")
+        parts.append(f"epsilon {rounded_up(report.epsilon, digits=4):.4g}")
     if report.task == "training":
         output.note(f"round {report.number}/{rounds}: {', '.join(parts)}")
     else:
@@ -166,8 +167,9 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     if summary.epsilon is None:
         lines.append("  privacy: no DP aggregator, no guarantee")
     else:
+        epsilon = rounded_up(summary.epsilon)
         lines.append(
-            f"  privacy: epsilon {summary.epsilon:.6g} at delta {summary.delta:.4g} after {summary.training.rounds} rounds"
+            f"  privacy: epsilon {epsilon:.7g} at delta {summary.delta:.7g} after {summary.training.rounds} rounds"
         )
     if run_dir is not None:
         lines.append(f"Show the metrics with: odp-task metrics {run_dir}")

@@ -6,7 +6,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, figure_file
 from odp_taskbuilder.metrics.run import Run, metric_names, short_name
 
 _COLUMNS = 3
@@ -49,9 +49,4 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> None:
     # One legend for all panels; a run that lacks the first metric is in another panel.
     lines = {line.get_label(): line for panel in panels for line in panel.get_lines()}
     canvas.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=min(4, len(lines)), fontsize=9, frameon=False)
-    try:
-        canvas.savefig(path, dpi=130)
-    except ValueError as error:
-        raise errors.UsageError(f"Cannot plot to {path}: {error}.") from error
-    except OSError as error:
-        raise errors.StorageError(f"Cannot write {path}: {error.strerror}") from error
+    figure_file.save_figure(canvas, path)

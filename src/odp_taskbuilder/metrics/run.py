@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
+from odp_taskbuilder import errors
+
 # How the names of those metrics begin that a simulation adds to the plan's.
 COMMUNICATION_PREFIX, PROGRESS_PREFIX = SIMULATION_PREFIXES = ("communication/", "simulation/")
 
@@ -51,6 +53,20 @@ class Run:
             number: {name: value for name, value in values.items() if name in wanted} for number, values in self.rounds.items()
         }
         return Run(self.name, rounds)
+
+
+def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
+    """The runs with the metrics that match one of the patterns (Run.only).
+
+    Raises:
+      UsageError: a pattern matches no metric of any run.
+    """
+    for pattern in patterns:
+        if not any(run.only([pattern]).metric_names() for run in runs):
+            raise errors.UsageError(
+                f"There is no metric {pattern!r}.", next_step=f"There are: {', '.join(metric_names(runs)) or 'none'}."
+            )
+    return [run.only(patterns) for run in runs]
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,29 @@ import odp_taskbuilder.proto  # noqa: F401  # isort: skip
 from tensorflow.core.util import event_pb2  # isort: skip
 
 
+# Ends the names of our event files.
+_OWN_SUFFIX = ".odp-task"
+
+
 class EventFile:
     """Scalars of one run. Every call is on disk when it returns, so that TensorBoard can follow."""
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, directory: pathlib.Path, *, replace: bool):
         """Makes a new event file in a directory, beside those that are there.
 
+        Args:
+          replace: remove the event files that an EventFile made there before.
+
         Raises:
-          StorageError: it cannot be written.
+          StorageError: it cannot be written, or a former one cannot be removed.
         """
         # TensorBoard reads a directory's files in the order of their names, which starts with the time.
-        self._path = directory / f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}{_OWN_SUFFIX}"
+        self._path = directory / name
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            for former in directory.glob(f"events.out.tfevents.*{_OWN_SUFFIX}") if replace else ():
+                former.unlink()
         except OSError as error:
             raise errors.StorageError(f"Cannot write {directory}: {error.strerror}") from error
         self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -59,12 +70,26 @@ class EventFile:
 
 
 def write_summaries(runs: Sequence[Run], logdir: pathlib.Path) -> None:
-    """Writes one directory of scalars per run, tagged by metric name.
+    """Writes one directory of scalars per run, tagged by metric name, in place of what it wrote there before.
 
     Raises:
       StorageError: a file cannot be written.
     """
-    for run in runs:
-        events = EventFile(logdir / run.name)
+    for run, name in zip(runs, _directory_names([run.name for run in runs])):
+        events = EventFile(logdir / name, replace=True)
         for number, values in run.rounds.items():
             events.add_scalars(number, values)
+
+
+def _directory_names(labels: Sequence[str]) -> list[str]:
+    """A name for each label that stays inside the log directory and is no other's."""
+    names: list[str] = []
+    for label in labels:
+        # A label may be a whole path, or `..`.
+        name = wanted = re.sub(r"[/\\:\0]+", "_", label).strip("._ ") or "run"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{wanted} ({number})"
+        names.append(name)
+    return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import figure_file
 from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve
 
 _AXIS_LABELS = {
@@ -59,9 +59,4 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
     axes.set_title(f"{curve.setting()}\ndelta {spec.delta:.4g}, population {spec.population:,}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    try:
-        canvas.savefig(path, dpi=130)
-    except ValueError as error:
-        raise errors.UsageError(f"Cannot plot to {path}: {error}.") from error
-    except OSError as error:
-        raise errors.StorageError(f"Cannot write {path}: {error.strerror}") from error
+    figure_file.save_figure(canvas, path)

@@ -259,7 +259,8 @@ class Rounds:
     def _log(self, kind: str, number: int, metrics: Mapping[str, float]) -> None:
         if self._logdir is not None:
             if kind not in self._events:
-                self._events[kind] = EventFile(self._logdir / kind)
+                # A resumed run goes on where it was; a new one takes the place of another.
+                self._events[kind] = EventFile(self._logdir / kind, replace=number == 1)
             self._events[kind].add_scalars(number, metrics)
 
     def _summary(self, seconds: float) -> Summary:

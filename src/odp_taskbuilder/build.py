@@ -25,6 +25,7 @@ from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.service import push
+from odp_taskbuilder.transport import deadline as deadlines
 
 if TYPE_CHECKING:
     import tensorflow_federated as tff
@@ -98,6 +99,7 @@ class BuildRequest:
     Attributes:
       destination: the directory to write to, which was found to be ours to replace.
       has_destinations: the artifacts are also to go where the config says.
+      network: how patient to be there.
     """
 
     task_config: LoadedConfig
@@ -106,6 +108,7 @@ class BuildRequest:
     destination: pathlib.Path
     overwrite: bool
     has_destinations: bool
+    network: deadlines.Network = deadlines.Network()
 
     def upload(self, stage: Stage) -> tuple[str, ...]:
         """Uploads what was written to the destinations that the config names, if any; returns their URLs.
@@ -116,7 +119,7 @@ class BuildRequest:
         if not self.has_destinations:
             return ()
         with stage("uploading artifacts"):
-            pushed = push.push(self.destination, push.PushOptions(overwrite=self.overwrite))
+            pushed = push.push(self.destination, push.PushOptions(overwrite=self.overwrite), self.network)
         return tuple(done.url for done in pushed)
 
 
@@ -133,6 +136,7 @@ def build(
     *,
     overwrite: bool = False,
     stage: Stage = unannounced,
+    network: deadlines.Network = deadlines.Network(),
 ) -> BuildResult:
     """Builds the tasks of a config and writes their artifacts to `output/<population>/`, completely or not at all.
 
@@ -143,12 +147,13 @@ def build(
       task_config: text proto or JSON: a file, a file:// or gs:// URL, or `-` for standard input.
       overwrite: replace a destination that is not a former output.
       stage: called with the name of each stage, whose result is entered while the stage runs.
+      network: how patient to be, each time, with reading the config, reading the model and uploading, where these are at URLs.
 
     Raises:
       errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then, unless an upload failed.
     """
-    request = check_request(task_config, output, options, overwrite=overwrite)
-    with inputs.local_model(saved_model, stage) as model:
+    request = check_request(task_config, output, options, overwrite=overwrite, network=network)
+    with inputs.local_model(saved_model, stage, network) as model:
         built = build_tasks(model, request.task_config, request.options, spec=request.spec, stage=stage)
         with stage("writing artifacts"):
             written = directory.save(
@@ -158,16 +163,18 @@ def build(
     return BuildResult(built.spec, built.budget, built.report, built.task_group, request.destination, written, uploaded)
 
 
-def check_request(task_config: Path, output: Path, options: BuildOptions, *, overwrite: bool) -> BuildRequest:
+def check_request(
+    task_config: Path, output: Path, options: BuildOptions, *, overwrite: bool, network: deadlines.Network
+) -> BuildRequest:
     """Reads and resolves the config of a build and checks its destination; arguments and errors as for `build`."""
-    loaded = inputs.read_config(task_config)
+    loaded = inputs.read_config(task_config, network)
     has_destinations = options.artifact_only and tasks.names_destinations(loaded.config)
     if has_destinations:
         options = dataclasses.replace(options, resolve=dataclasses.replace(options.resolve, require_artifact_urls=True))
     spec = resolve(loaded, options.resolve)
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
-    return BuildRequest(loaded, spec, options, destination, overwrite, has_destinations)
+    return BuildRequest(loaded, spec, options, destination, overwrite, has_destinations, network)
 
 
 def build_tasks(

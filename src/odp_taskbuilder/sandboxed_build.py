@@ -26,6 +26,7 @@ from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import scan
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.service import artifact_files
+from odp_taskbuilder.transport import deadline as deadlines
 
 # Where the child leaves its artifacts, below its scratch directory.
 DIRECTORY = "artifacts"
@@ -41,6 +42,7 @@ def build_sandboxed(
     *,
     overwrite: bool = False,
     stage: pipeline.Stage = pipeline.unannounced,
+    network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> pipeline.BuildResult:
     """Builds as `build.build` does, with the same arguments, result and errors, but loads the model in a sandbox only.
 
@@ -49,13 +51,13 @@ def build_sandboxed(
     Raises:
       errors.ModelError: also when the child crashed, reached one of its limits, or left something else than artifacts.
     """
-    request = pipeline.check_request(task_config, output, options, overwrite=overwrite)
+    request = pipeline.check_request(task_config, output, options, overwrite=overwrite, network=network)
     spec = request.spec
     with stage("privacy accounting"):
         budget = pipeline.budget_of(spec)
     report = tasks.task_report(spec, budget)
     with contextlib.ExitStack() as stack:
-        model = stack.enter_context(inputs.local_model(saved_model, stage))
+        model = stack.enter_context(inputs.local_model(saved_model, stage, network))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
         if not options.trust_model:
             with stage("scanning the model"):

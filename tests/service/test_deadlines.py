@@ -1,6 +1,7 @@
 """P6: against servers that never come to an end, every command does."""
 
 import dataclasses
+import pathlib
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from fakes.task_server import FakeTaskServer
 from pushing import HASTY, artifact_only_task, save_artifacts
 from serving_process import build_request, config, wait_for_connection
 
-from odp_taskbuilder import errors, inputs
+from odp_taskbuilder import build, errors, inputs
+from odp_taskbuilder.cli import main
+from odp_taskbuilder.config import load_config, resolve
 from odp_taskbuilder.service import builder_client, push
 from odp_taskbuilder.transport.deadline import Network
 
@@ -78,6 +81,54 @@ def test_credentials_from_an_endless_metadata_server(endless, monkeypatch):
     request = build_request("gs://m", config())
     call = lambda: builder_client.request_build("http://198.51.100.1", request, network=NETWORK)  # noqa: E731
     _ends(call, errors.StorageError)
+
+
+_CONFIG = pathlib.Path(__file__).resolve().parent.parent.parent / "configs" / "digits" / "train.pbtxt"
+_MODEL_IN_BUCKET = ["--saved_model", "gs://bucket/model", "--task_config", str(_CONFIG)]
+_CONFIG_IN_BUCKET = ["--saved_model", "model", "--task_config", "gs://bucket/config.pbtxt"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["build", *_MODEL_IN_BUCKET],
+        ["build", *_CONFIG_IN_BUCKET],
+        ["build", "--sandbox", *_MODEL_IN_BUCKET],
+        ["build", *_CONFIG_IN_BUCKET, "--task_builder_server", "http://127.0.0.1:9"],
+        ["build", *_MODEL_IN_BUCKET, "--task_builder_server", "{endless}"],
+        ["ops", *_MODEL_IN_BUCKET],
+        ["ops", *_CONFIG_IN_BUCKET],
+        ["metrics", "gs://bucket"],
+        ["push", "{artifacts}", "--task_management_server", "{endless}"],
+    ],
+    ids=range(9),
+)
+def test_commands_end_by_their_deadline(command, endless, artifacts, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
+    monkeypatch.chdir(tmp_path)
+    arguments = [argument.format(endless=endless, artifacts=artifacts) for argument in command]
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    begin = time.monotonic()
+    try:
+        code = main.run([*arguments, "--deadline", "0.7", "--request_timeout", "60"])
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    assert time.monotonic() - begin < 10
+    err = capfd.readouterr().err
+    assert code == errors.StorageError.exit_code, err
+    assert "was not done within 0.7 seconds" in err or "the deadline has passed" in err
+
+
+def test_the_upload_of_a_build_ends_by_its_deadline(endless, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
+    tasks = {role: artifact_only_task(f"gs://bucket/{role}") for role in ("training", "evaluation")}
+    artifacts = save_artifacts(tmp_path / "digits", **tasks)
+    loaded = load_config(_CONFIG)
+    request = build.BuildRequest(
+        loaded, resolve(loaded), build.BuildOptions(), artifacts, overwrite=False, has_destinations=True, network=NETWORK
+    )
+    _ends(lambda: request.upload(build.unannounced), errors.StorageError)
 
 
 def test_a_stalled_answer_is_asked_for_again(artifacts, monkeypatch):

@@ -6,11 +6,16 @@ import pathlib
 from typing import Any, Callable, Optional
 
 import click
+from click.core import ParameterSource
 from google.protobuf import json_format, text_format
 
 from odp_taskbuilder import build as pipeline
+from odp_taskbuilder import errors
 from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
+
+# What only a build in this process heeds, by the names of the parameters below.
+_LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "trust_model", "sandbox")
 
 
 @click.command(name="build")
@@ -78,7 +83,7 @@ def command(
 
     Writes the plan for the server, the plan that phones download, the initial checkpoint, the task, a report and a manifest with
     digests into <output>/<population>/, all of them or none. With --task_builder_server nothing is written here: the server
-    builds, creates the tasks and uploads.
+    builds, creates the tasks and uploads; options about what is done here are refused then.
     """
     build_options = pipeline.BuildOptions(
         resolve=ResolveOptions(
@@ -93,6 +98,7 @@ def command(
         trust_model=trust_model,
     )
     if task_builder_server:
+        _refuse_options_without_effect()
         _build_remotely(
             task_builder_server,
             saved_model,
@@ -108,12 +114,33 @@ def command(
         options.note_trusted_model("with the rights of the sandbox" if sandbox else "with your rights")
     build = _sandboxed_build() if sandbox else pipeline.build
     result = build(
-        saved_model, task_config, output_directory, build_options, overwrite=overwrite, stage=output.Progress().stage
+        saved_model,
+        task_config,
+        output_directory,
+        build_options,
+        overwrite=overwrite,
+        stage=output.Progress().stage,
+        network=network,
     )
     if json_mode:
         output.print_json(_document(result))
     else:
         _print_text(result)
+
+
+def _refuse_options_without_effect() -> None:
+    """Raises errors.UsageError if the command line has options that a build on a server would not heed."""
+    context = click.get_current_context()
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name in _LOCAL_OPTIONS and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise errors.UsageError(
+            f"With --task_builder_server these options have no effect: {', '.join(given)}.",
+            next_step="Leave them out, or build here.",
+        )
 
 
 def _sandboxed_build() -> Callable[..., pipeline.BuildResult]:

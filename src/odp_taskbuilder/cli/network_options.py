@@ -9,7 +9,10 @@ import click
 
 
 def network_options(function: Callable) -> Callable:
-    """Adds --deadline and --request_timeout; the command gets both as `network`, a transport.deadline.Network."""
+    """Adds --deadline and --request_timeout; the command gets both as `network`, a transport.deadline.Network.
+
+    A command that computes between two pieces of network work grants each of them the whole of the deadline.
+    """
 
     @click.option(
         "--deadline",
@@ -17,7 +20,7 @@ def network_options(function: Callable) -> Callable:
         default=3600,
         show_default=True,
         metavar="SECONDS",
-        help="For all the network work of the command.",
+        help="For the network work of the command; in a build, for each of config, model and upload.",
     )
     @click.option(
         "--request_timeout",

@@ -9,10 +9,12 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.inspection.client_ops import client_ops
 from odp_taskbuilder.inspection.document import client_ops_document
 from odp_taskbuilder.inspection.text import client_ops_text
 from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.transport.deadline import Network
 
 
 @click.command()
@@ -26,6 +28,7 @@ from odp_taskbuilder.ops.allowlist import Allowlist
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."
 )
 @options.trust_model
+@network_options
 @options.json_option
 def command(
     path: Optional[pathlib.Path],
@@ -34,6 +37,7 @@ def command(
     min_module_version: Optional[int],
     allowlist_file: Optional[pathlib.Path],
     trust_model: bool,
+    network: Network,
     json_mode: bool,
 ) -> int:
     """List the ops of client graphs and the module versions that run them; ends with 6 if phones lack one.
@@ -58,7 +62,12 @@ def command(
         if trust_model:
             options.note_trusted_model()
         graphs = model_ops(
-            saved_model, task_config, allowlist=allowlist, trust_model=trust_model, stage=output.Progress().stage
+            saved_model,
+            task_config,
+            allowlist=allowlist,
+            trust_model=trust_model,
+            stage=output.Progress().stage,
+            network=network,
         )
     if json_mode:
         output.print_json(client_ops_document(graphs, min_module_version))

@@ -14,6 +14,7 @@ from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import ops_of, with_kernels
 from odp_taskbuilder.ops.tflite import OpKind, read_tflite
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.transport import deadline as deadlines
 
 
 def model_ops(
@@ -23,6 +24,7 @@ def model_ops(
     allowlist: Optional[Allowlist] = None,
     trust_model: bool = False,
     stage: build.Stage = contextlib.nullcontext,
+    network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> list[ClientOps]:
     """Builds the client graphs of a model and a task config, and tells where their flex ops come from. Takes as long as a build.
 
@@ -31,8 +33,8 @@ def model_ops(
     options = build.BuildOptions(
         resolve=ResolveOptions(skip_dp_check=True), skip_flex_ops_check=True, trust_model=trust_model, keep_node_names=True
     )
-    loaded = inputs.read_config(task_config)
-    with inputs.local_model(saved_model, stage) as model:
+    loaded = inputs.read_config(task_config, network)
+    with inputs.local_model(saved_model, stage, network) as model:
         built = build.build_tasks(model, loaded, options, stage=stage)
         nodes = provenance.model_nodes(model)
     result = []

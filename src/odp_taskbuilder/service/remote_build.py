@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Union
 
 from odp_taskbuilder import inputs
 from odp_taskbuilder.build import BuildOptions
 from odp_taskbuilder.config import resolve
+from odp_taskbuilder.config.spec import ArtifactUrls
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.service import auth, builder_client
 from odp_taskbuilder.transport import deadline as deadlines
@@ -24,6 +26,8 @@ def build_remotely(
 ) -> task_builder_pb2.BuildTaskResponse:
     """Checks a config here, where faults are shown with line and column, and sends it with the model's address to a server.
 
+    It is sent as the options change it: with their population name, and with their storage path in its artifact URLs.
+
     Args:
       server: base URL of the task builder.
       saved_model: where the server finds the model; it is not read here.
@@ -34,7 +38,7 @@ def build_remotely(
       errors.TaskServerError, errors.StorageError: see builder_client.request_build.
     """
     loaded = inputs.read_config(task_config, network)
-    spec = resolve(loaded, options.resolve)
+    spec = resolve(loaded, dataclasses.replace(options.resolve, require_artifact_urls=options.artifact_only))
     request = task_builder_pb2.BuildTaskRequest(
         task_config=loaded.config,
         flags=task_builder_pb2.ExperimentFlags(
@@ -44,8 +48,16 @@ def build_remotely(
         ),
     )
     request.saved_model.uri = saved_model
-    # The command line's name wins over the config's.
     request.task_config.population_name = spec.population_name
+    learning = request.task_config.federated_learning
+    if spec.training is not None and learning.learning_process.HasField("artifact_building"):
+        _fill(learning.learning_process.artifact_building, spec.training.urls)
+    if spec.evaluation is not None and learning.evaluation.HasField("artifact_building"):
+        _fill(learning.evaluation.artifact_building, spec.evaluation.rounds.urls)
     response = builder_client.request_build(server, request, artifacts_only=options.artifact_only, login=login, network=network)
     builder_client.check_success(response)
     return response
+
+
+def _fill(building: task_builder_pb2.ArtifactBuilding, urls: ArtifactUrls) -> None:
+    building.plan_url, building.client_plan_url, building.checkpoint_url = urls.plan, urls.client_plan, urls.checkpoint

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
-# The search ends at an epsilon within half of this of (1 - _SLACK) * target: below the target, so that rounding on the way to
-# another accountant, or to a report's 32-bit numbers, does not lift it above.
-_SLACK = 4e-5
+# The search ends at an epsilon within this share of the tolerance of (1 - tolerance) * target: below the target, so that rounding on
+# the way to another accountant, or to a report's 32-bit numbers, does not lift it above.
+_WINDOW = 0.8
 # log(noise) is not resolved further than this. Matters only where epsilon jumps, as it can under Renyi accounting.
 _NOISE_TOLERANCE = 1e-6
 # Beyond this no model learns anything: the search gives up.
@@ -32,14 +32,13 @@ class _Trial(NamedTuple):
 
     log_noise: float
     excess: float  # log(epsilon / goal): positive where the noise is too small
+    is_answer: bool
     found: Calibration
 
-    @property
-    def is_answer(self) -> bool:
-        return abs(self.excess) <= _SLACK / 2
 
-
-def smallest_noise(epsilon: Callable[[float], float], target_epsilon: float, start: float = 1.0) -> Calibration:
+def smallest_noise(
+    epsilon: Callable[[float], float], target_epsilon: float, start: float = 1.0, tolerance: float = 1e-4
+) -> Calibration:
     """Searches the smallest noise multiplier whose epsilon is at most the target.
 
     Takes 5 to 10 evaluations from afar, 1 to 4 from a start that is nearly right.
@@ -48,9 +47,10 @@ def smallest_noise(epsilon: Callable[[float], float], target_epsilon: float, sta
       epsilon: epsilon for a noise multiplier, not increasing; may be infinite.
       target_epsilon: the budget, > 0.
       start: the noise multiplier at which the search begins.
+      tolerance: half of what the epsilon may stay below the target, as a share of it.
 
     Returns:
-      A noise multiplier that was evaluated, and its epsilon: below the target, by less than 1e-4 of it where epsilon is continuous.
+      A noise multiplier that was evaluated, and its epsilon: below the target, by less than twice the tolerance where epsilon is continuous.
 
     Raises:
       UnreachableTargetError: no noise multiplier up to 1e7 meets the target.
@@ -58,12 +58,13 @@ def smallest_noise(epsilon: Callable[[float], float], target_epsilon: float, sta
     >>> round(smallest_noise(lambda noise: 3 / noise, 2.0).noise_multiplier, 3)
     1.5
     """
-    goal = target_epsilon * (1 - _SLACK)
+    goal = target_epsilon * (1 - tolerance)
 
     def attempt(log_noise: float) -> _Trial:
         noise = math.exp(log_noise)
         spent = epsilon(noise)
-        return _Trial(log_noise, math.log(spent / goal) if spent > 0 else -math.inf, Calibration(noise, spent))
+        excess = math.log(spent / goal) if spent > 0 else -math.inf
+        return _Trial(log_noise, excess, abs(excess) <= _WINDOW * tolerance, Calibration(noise, spent))
 
     # Walk from the start, in growing steps, until the answer lies between `too_little` and `enough`.
     trial = attempt(math.log(start))

@@ -30,6 +30,8 @@ _GRID_TOLERANCE = 1e-4
 _MAX_GRID_POINTS = 2**19
 # Epsilons above this protect nobody and are not worth a sharp bound.
 _LARGE_EPSILON = 1000.0
+# Of the Renyi divergences; a tenth of the library's, which takes a tenth of the time.
+_ORDERS = (1.1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
 # The library composes in double precision, which moves delta by up to twice rounds * 2.2e-16 (compared with extended precision in 600
 # random settings, up to 100,000 rounds and delta below 0.01). Twice as much is taken off delta, so that epsilon stays an upper bound.
 _ROUNDING = 4 * sys.float_info.epsilon
@@ -93,11 +95,11 @@ class SampledGaussian:
         """Another bound, by Renyi divergences: looser, but as quick at any noise and any number of rounds. Rounding takes it below the true
         epsilon where that is close to 0."""
         try:
-            return float(RdpAccountant().compose(self._event(noise_multiplier)).get_epsilon(self.delta))
+            return float(RdpAccountant(_ORDERS).compose(self._event(noise_multiplier)).get_epsilon(self.delta))
         except ValueError:
             # A divergence that all but vanishes can come out below zero, which the library refuses. Without sampling it is larger.
             unsampled = SelfComposedDpEvent(GaussianDpEvent(noise_multiplier), self.rounds)
-            return float(RdpAccountant().compose(unsampled).get_epsilon(self.delta))
+            return float(RdpAccountant(_ORDERS).compose(unsampled).get_epsilon(self.delta))
 
     def reference_epsilon(self, noise_multiplier: float) -> float:
         """The epsilon that the existing task builder reports: on its grid, without an allowance for rounding errors.

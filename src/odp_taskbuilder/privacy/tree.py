@@ -61,4 +61,4 @@ class TreeAggregation:
         Raises:
           UnreachableTargetError: no noise multiplier up to 1e7 meets the target.
         """
-        return smallest_noise(self.epsilon, target_epsilon, start=float(self.contributions))
+        return smallest_noise(self.epsilon, target_epsilon, start=float(self.contributions), tolerance=2e-5)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
@@ -114,12 +115,18 @@ class BuildRequest:
         """Uploads what was written to the destinations that the config names, if any; returns their URLs.
 
         Raises:
-          errors.StorageError: an upload failed.
+          errors.StorageError: an upload failed; says what to run.
         """
         if not self.has_destinations:
             return ()
-        with stage("uploading artifacts"):
-            pushed = push.push(self.destination, push.PushOptions(overwrite=self.overwrite), self.network)
+        try:
+            with stage("uploading artifacts"):
+                pushed = push.push(self.destination, push.PushOptions(overwrite=self.overwrite), self.network)
+        except errors.OdpTaskError as error:
+            command = f"odp-task push {shlex.quote(str(self.destination))}{' --overwrite' if self.overwrite else ''}"
+            advice = f"The artifacts are complete in {self.destination}; `{command}` uploads them."
+            error.next_step = advice if error.next_step is None else f"{error.next_step}\n{advice}"
+            raise
         return tuple(done.url for done in pushed)
 
 
@@ -168,10 +175,14 @@ def check_request(
 ) -> BuildRequest:
     """Reads and resolves the config of a build and checks its destination; arguments and errors as for `build`."""
     loaded = inputs.read_config(task_config, network)
-    has_destinations = options.artifact_only and tasks.names_destinations(loaded.config)
+    has_destinations = options.artifact_only and bool(tasks.destinations(loaded.config))
     if has_destinations:
         options = dataclasses.replace(options, resolve=dataclasses.replace(options.resolve, require_artifact_urls=True))
     spec = resolve(loaded, options.resolve)
+    in_vain = tasks.notices_about_destinations(
+        loaded.config, artifact_only=options.artifact_only, storage_path=options.resolve.storage_path
+    )
+    spec = dataclasses.replace(spec, notices=(*spec.notices, *in_vain))
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
     return BuildRequest(loaded, spec, options, destination, overwrite, has_destinations, network)

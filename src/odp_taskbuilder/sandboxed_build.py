@@ -23,7 +23,6 @@ from odp_taskbuilder import errors, inputs, sandbox, tasks
 from odp_taskbuilder.artifacts import artifact_set, directory, manifest
 from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
-from odp_taskbuilder.model import scan
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.service import artifact_files
 from odp_taskbuilder.transport import deadline as deadlines
@@ -61,7 +60,7 @@ def build_sandboxed(
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
         if not options.trust_model:
             with stage("scanning the model"):
-                scan.require_safe(model)
+                pipeline.require_safe(model)
         # Only now: the scan has bounded how much there is to read.
         digests = pipeline.input_digests(model, request.task_config)
         with stage("building in the sandbox"):
@@ -75,13 +74,9 @@ def build_sandboxed(
 
 
 def _run(model: pathlib.Path, request: pipeline.BuildRequest, scratch: pathlib.Path) -> None:
-    try:
+    # The child has the config without its text: where its problems stand is known here.
+    with pipeline.located_in(request.task_config):
         sandbox.run(_BUILD_FUNCTION, _arguments(model, request), scratch=scratch, readable=[model])
-    except errors.ConfigError as error:
-        # The child has the config without its text: where the problems stand is known here.
-        config = request.task_config
-        problems = [config.problem(problem.path, problem.message, problem.suggestion) for problem in error.problems]
-        raise errors.ConfigError(problems, source=config.source) from error
 
 
 def _arguments(model: pathlib.Path, request: pipeline.BuildRequest) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from odp_taskbuilder.config.artifact_urls import STORAGE_PATH
 from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 
@@ -63,14 +64,28 @@ def _task(spec: TaskSpec, rounds: RoundsSpec, min_client_version: str) -> task_p
     )
 
 
-def names_destinations(config: task_builder_pb2.TaskConfig) -> bool:
-    """Whether the config's artifact_building says where artifacts are to go."""
+def destinations(config: task_builder_pb2.TaskConfig) -> list[str]:
+    """Where the config's artifact_building says that artifacts are to go."""
     sections = (config.federated_learning.learning_process, config.federated_learning.evaluation)
-    return any(section.artifact_building.ListFields() for section in sections)
+    return [url for section in sections for _, url in section.artifact_building.ListFields()]
+
+
+def notices_about_destinations(
+    config: task_builder_pb2.TaskConfig, *, artifact_only: bool, storage_path: Optional[str]
+) -> tuple[str, ...]:
+    """What a config or an option says in vain about destinations, one sentence each."""
+    urls = destinations(config)
+    notices = []
+    if urls and not artifact_only:
+        notices.append("artifact_building has no effect without --build_artifact_only.")
+    if storage_path and not (artifact_only and any(STORAGE_PATH in url for url in urls)):
+        notices.append(f"--storage_path has no effect: no destination that is used has {STORAGE_PATH} in it.")
+    return tuple(notices)
 
 
 def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskReport:
-    """What was applied. Without a DP aggregator the report names none, and epsilon is infinite; without training there is no epsilon."""
+    """What was applied. Without a DP aggregator the report names none, neither noise nor clip, and epsilon is infinite; without
+    training there is no epsilon."""
     report = task_builder_pb2.TaskReport()
     applied = report.applied_algorithms
     applied.learning_algo = task_builder_pb2.LearningAlgo.Enum.Value(spec.learning.algorithm.value)
@@ -85,8 +100,9 @@ def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskR
         # The report's fields have 32 bits: what is claimed is rounded to the weaker claim.
         dp.dp_delta = _float32_not_below(budget.delta)
         dp.dp_epsilon = _float32_not_below(budget.epsilon)
-        dp.noise_multiplier = -_float32_not_below(-budget.noise_multiplier)
-        dp.dp_clip_norm = budget.clip_norm
+        if not spec.privacy.skip_aggregator:
+            dp.noise_multiplier = -_float32_not_below(-budget.noise_multiplier)
+            dp.dp_clip_norm = budget.clip_norm
         dp.num_training_rounds = budget.rounds
     return report
 

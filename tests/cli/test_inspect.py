@@ -75,7 +75,7 @@ def test_numbers_that_json_lacks_are_strings(tmp_path):
         checkpoint.write_checkpoint(file, [checkpoint.CheckpointTensor("server/w", 1, (2,), lambda: value)])
     run = _run("inspect", tmp_path / "a.ckp", "--json")
     statistics = json.loads(run.stdout, parse_constant=lambda text: 1 / 0)["files"][0]["tensors"][0]["statistics"]
-    assert (statistics["norm"], statistics["non_finite"]) == ("nan", 2)
+    assert (statistics["norm"], statistics["non_finite"]) == ("NaN", 2)
 
 
 def test_picture_of_the_data_flow(golden, tmp_path):

@@ -22,6 +22,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 
 _STAGING_PREFIX = ".odp-task-staging-"
+_PROBE_PREFIX = ".odp-task-probe-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.
 _NEW, _FORMER = "new", "former"
 # linux/fcntl.h and linux/fs.h
@@ -73,10 +74,11 @@ def check_destination(destination: Union[str, os.PathLike], *, overwrite: bool =
     the files that it lists): building again replaces that. Anything else is replaced with `overwrite` only.
 
     Raises:
-      StorageError: it may not.
+      StorageError: it may not, or nothing can be made where it is to stand.
     """
     path = pathlib.Path(destination)
     with _storage_errors(path):
+        _check_writable(path)
         if not os.path.lexists(path):
             return
         if not path.is_dir():
@@ -112,6 +114,17 @@ def staged_directory(destination: Union[str, os.PathLike], *, overwrite: bool = 
         _sync_tree(new)
         _publish(new, destination, overwrite)
         _sync(destination.parent)
+
+
+def _check_writable(path: pathlib.Path) -> None:
+    """Makes a directory in the nearest parent that there is, and removes it: permissions alone do not tell. Raises OSError."""
+    real = pathlib.Path(os.path.realpath(path))
+    parent = next((parent for parent in real.parents if parent.exists()), real)
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=_PROBE_PREFIX, dir=parent))
+    except OSError as error:
+        # The probe's name says nothing to anybody.
+        raise OSError(error.errno, error.strerror, str(parent)) from error
 
 
 def _former_output(directory: pathlib.Path) -> set[str]:

@@ -187,7 +187,10 @@ def _document(result: pipeline.BuildResult) -> dict[str, Any]:
     }
     if result.spec.mode.trains:
         # The report's numbers are 32-bit; these are what was computed.
-        document["privacy"] = {**vars(result.budget), "aggregator": result.budget.aggregator and result.budget.aggregator.value}
+        aggregator = result.budget.aggregator
+        document["privacy"] = {**vars(result.budget), "aggregator": aggregator and aggregator.value}
+        if aggregator is None:
+            document["privacy"]["clip_norm"] = None
     return document
 
 

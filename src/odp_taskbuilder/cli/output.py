@@ -20,13 +20,13 @@ from odp_taskbuilder import errors
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON document on stdout. Infinite and undefined numbers, which JSON lacks, become the strings "inf" and "nan"."""
+    """Prints one JSON document on stdout. Infinite and undefined numbers, which JSON lacks, become strings as in proto JSON: "Infinity", "NaN"."""
     click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

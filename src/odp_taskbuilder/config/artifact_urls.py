@@ -6,7 +6,7 @@ import re
 
 from odp_taskbuilder.config import rules, spec
 
-_STORAGE_PATH = "{storage_path}"
+STORAGE_PATH = "{storage_path}"
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]*\}")
 # What a task needs a destination for: attributes of ArtifactUrls, and the field of each with `_url` behind.
 _ARTIFACTS = ("plan", "client_plan", "checkpoint")
@@ -34,12 +34,12 @@ def check_distinct(fields: rules.FieldReader, urls_by_path: dict[str, spec.Artif
 
 def _read_url(fields: rules.FieldReader, options: spec.ResolveOptions, path: str) -> str:
     url = fields.text(path)
-    if options.storage_path and _STORAGE_PATH in url:
-        url = url.replace(_STORAGE_PATH, options.storage_path.rstrip("/"))
+    if options.storage_path and STORAGE_PATH in url:
+        url = url.replace(STORAGE_PATH, options.storage_path.rstrip("/"))
         fields.origins[path] = spec.Origin.OPTION
     placeholder = _PLACEHOLDER.search(url)
     if placeholder and options.require_artifact_urls:
-        hint = "Replace it, or give its value with --storage_path." if placeholder[0] == _STORAGE_PATH else "Replace it."
+        hint = "Replace it, or give its value with --storage_path." if placeholder[0] == STORAGE_PATH else "Replace it."
         fields.add_problem(path, f"{'.'.join(path.split('.')[-2:])} still contains the placeholder {placeholder[0]}", hint)
     elif not url and options.require_artifact_urls:
         fields.bad_value(path, url, "To build artifacts without a task, each needs a destination.")

@@ -111,10 +111,11 @@ def _mode(fields: rules.FieldReader) -> Optional[spec.TaskMode]:
 
 
 def _population_name(fields: rules.FieldReader, options: spec.ResolveOptions) -> str:
-    name = fields.text("population_name")
     if options.population_name is not None:
-        name = options.population_name
         fields.origins["population_name"] = spec.Origin.OPTION
+        fields.check_population_option(options.population_name)
+        return options.population_name
+    name = fields.text("population_name")
     if name:
         fields.check_population_name("population_name", name)
     else:

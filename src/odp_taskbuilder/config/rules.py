@@ -23,6 +23,10 @@ _Default = TypeVar("_Default")
 
 # The task server keeps 64 characters.
 _POPULATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_POPULATION_NAME_RULE = (
+    "A population name has 1 to 64 letters, digits, dots, hyphens and underscores, and starts with a letter or digit."
+)
+_POPULATION_NAME_REASON = "The name becomes part of URLs and of object names on the task server."
 
 
 class FieldReader:
@@ -123,5 +127,9 @@ class FieldReader:
 
     def check_population_name(self, path: str, name: str) -> None:
         if not _POPULATION_NAME.fullmatch(name):
-            rule = "A population name has 1 to 64 letters, digits, dots, hyphens and underscores, and starts with a letter or digit."
-            self.bad_value(path, name, rule, "The name becomes part of URLs and of object names on the task server.")
+            self.bad_value(path, name, _POPULATION_NAME_RULE, _POPULATION_NAME_REASON)
+
+    def check_population_option(self, name: str) -> None:
+        """As `check_population_name`, for a name that is not from the config: no line of that is at fault."""
+        if not _POPULATION_NAME.fullmatch(name):
+            self.add_problem("", f"--population_name has a bad value: `{name}`. {_POPULATION_NAME_RULE}", _POPULATION_NAME_REASON)

@@ -19,6 +19,7 @@ from odp_taskbuilder.plan.sstable import MAGIC
 
 _SUFFIXES = (".pb", ".ckp")
 _MAX_FILES = 100
+_SAVED_MODEL = "saved_model.pb"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,11 @@ def inspect(
 
 
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    if path.name == _SAVED_MODEL or (path / _SAVED_MODEL).exists():
+        raise errors.ArtifactError(
+            f"{path} is a SavedModel: what a build starts from, not what it makes.",
+            next_step="`odp-task scan` looks into models; `odp-task build` makes plans and checkpoints of them.",
+        )
     if not path.is_dir():
         yield path
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Optional, Union
 
@@ -23,7 +22,7 @@ def model_ops(
     *,
     allowlist: Optional[Allowlist] = None,
     trust_model: bool = False,
-    stage: build.Stage = contextlib.nullcontext,
+    stage: build.Stage = build.unannounced,
     network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> list[ClientOps]:
     """Builds the client graphs of a model and a task config, and tells where their flex ops come from. Takes as long as a build.

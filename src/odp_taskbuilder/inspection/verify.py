@@ -68,7 +68,7 @@ def verify(
     Args:
       allowlist: what phones can run; the built-in list unless given.
       check_ops: whether an op that phones lack is a finding.
-      run: also run one round of each task on made-up examples; takes about 10 s.
+      run: also run one round of each task on made-up examples; takes about 10 s. A task whose round cannot be run is a finding.
 
     Raises:
       StorageError: the directory or a file in it cannot be read.
@@ -160,7 +160,7 @@ class _Verifier:
                 starts = [self._directory / (prefix + artifact_set.CHECKPOINT) for prefix in ("", task.prefix)]
                 checkpoint = next((path for path in starts if path.exists()), None)
                 if checkpoint is None:
-                    self.notes.append(f"There is no {artifact_set.CHECKPOINT} to start from: no round of {plan} was run.")
+                    self.add(plan, [f"no round was run: there is no {artifact_set.CHECKPOINT} to start from"])
                     continue
                 try:
                     self.rounds[task.prefix] = trial.run(self._directory, task.prefix, checkpoint)

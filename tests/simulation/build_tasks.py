@@ -8,6 +8,7 @@ import shutil
 import sys
 
 from odp_taskbuilder import build
+from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.config.spec import ResolveOptions
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs" / "digits"
@@ -40,6 +41,9 @@ def vary(directory: pathlib.Path, name: str, old: str, new: str) -> None:
     task = directory / name / "digits" / "task.pbtxt"
     assert old in task.read_text()
     task.write_text(task.read_text().replace(old, new))
+    former = manifest.read_manifest(task.parent)
+    made = manifest.make_manifest(task.parent, form=former.form, inputs=former.inputs)
+    (task.parent / artifact_set.MANIFEST).write_text(made.to_json())
 
 
 if __name__ == "__main__":

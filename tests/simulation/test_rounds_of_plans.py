@@ -11,6 +11,7 @@ import pytest
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.data import examples, tfrecord
+from odp_taskbuilder.plan import checkpoint
 from odp_taskbuilder.simulation.rounds import RoundOptions
 from odp_taskbuilder.simulation.simulate import SimulationOptions, simulate
 
@@ -28,6 +29,7 @@ def run(tasks, clients, tmp_path):
         clients_per_round=10,
         on_round=lambda report: None,
         data=clients / "train",
+        artifacts=None,
         skip_bad_clients=False,
         **options,
     ):
@@ -40,7 +42,7 @@ def run(tasks, clients, tmp_path):
             run_directory=directory,
             **{"num_workers": 2, **options},
         )
-        return simulate(tasks / task / "digits", options, on_round), directory
+        return simulate(artifacts or tasks / task / "digits", options, on_round), directory
 
     return run
 
@@ -50,10 +52,10 @@ def files(root: pathlib.Path):
 
 
 def weights(directory, number):
-    with open_checkpoint(directory / f"digits/1/{number}/s/0/checkpoint") as checkpoint:
-        names = [tensor.name for tensor in checkpoint.tensors if tensor.name.startswith("server/global_model_weights/")]
+    with open_checkpoint(directory / f"digits/1/{number}/s/0/checkpoint") as opened:
+        names = [tensor.name for tensor in opened.tensors if tensor.name.startswith("server/global_model_weights/")]
         assert len(names) == 4
-        return np.concatenate([checkpoint.read(name).ravel() for name in sorted(names)])
+        return np.concatenate([opened.read(name).ravel() for name in sorted(names)])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -187,6 +189,83 @@ def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients):
     assert {client.client_id for client in reports[0].bad_clients} == {"bad no examples", "bad other shape", "bad corrupt"}
     assert summary.training.metrics["simulation/reports"] == 10
     np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.fixture
+def artifacts(tasks, tmp_path):
+    """A copy to damage, without a manifest that would tell."""
+    directory = tmp_path / "artifacts" / "digits"
+    shutil.copytree(tasks / "plain" / "digits", directory)
+    (directory / "manifest.json").unlink()
+    return directory
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("plan.pb", "artifacts/digits/plan.pb is no Plan"),
+        ("client_only_plan.pb", "artifacts/digits/client_only_plan.pb is no ClientOnlyPlan"),
+        ("initial_state.server.ckp", "run/digits/1/0/s/0/checkpoint is no V1 checkpoint"),
+    ],
+)
+def test_a_damaged_artifact_is_named_with_and_without_a_manifest(name, message, run, artifacts, tasks):
+    truncate(artifacts / name)
+    with pytest.raises(errors.ArtifactError, match=message):
+        run(artifacts=artifacts, rounds=1)
+    shutil.copy(tasks / "plain" / "digits" / "manifest.json", artifacts)
+    with pytest.raises(errors.ArtifactError, match=f"artifacts/digits/{name} is not the file that manifest.json lists"):
+        run(artifacts=artifacts, rounds=1)
+
+
+def write_other_checkpoint(path):
+    with open(path, "wb") as file:
+        checkpoint.write_checkpoint(file, [checkpoint.CheckpointTensor("other", 1, (1,), lambda: np.zeros(1, np.float32))])
+
+
+@pytest.mark.parametrize(
+    "damage, kind, message",
+    [
+        (lambda path: path.write_bytes(b""), errors.ArtifactError, "run/digits/1/1/s/0/checkpoint "),
+        (pathlib.Path.unlink, errors.StorageError, "Cannot read .*run/digits/1/1/s/0/checkpoint: No such file"),
+        # TensorFlow says what is missing.
+        (write_other_checkpoint, errors.ArtifactError, "server graph failed: .*not found in checkpoint"),
+    ],
+)
+def test_a_damaged_checkpoint_of_a_finished_round_is_named(damage, kind, message, run):
+    _, directory = run(rounds=1)
+    damage(directory / "digits/1/1/s/0/checkpoint")
+    with pytest.raises(kind, match=message):
+        run(rounds=2)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"task_config": "private.pbtxt"}, r"different are task_config\.\n"),
+        ({"task_config": "plain.pbtxt", "saved_model": "model"}, r"different are saved_model/fingerprint.pb\.\n"),
+        ({"task_config": "plain.pbtxt", "skip_bad_clients": True}, "--engine tff can skip no client"),
+    ],
+)
+def test_tff_takes_only_what_the_artifacts_were_built_from(options, message, run, tasks, tmp_path):
+    shutil.copytree(build_tasks.MODEL, tmp_path / "model")
+    (tmp_path / "model" / "fingerprint.pb").write_bytes(b"")
+    options["task_config"] = str(tasks / options["task_config"])
+    options["saved_model"] = tmp_path / "model" if "saved_model" in options else build_tasks.MODEL
+    with pytest.raises(errors.UsageError, match=message):
+        run(engine="tff", **options)
+
+
+@pytest.mark.full
+def test_tff_names_a_bad_client_and_the_way_on(run, tasks, eleven_clients):
+    BAD_CLIENTS["corrupt"][0](eleven_clients / "bad.tfrecord")
+    inputs = {"saved_model": build_tasks.MODEL, "task_config": str(tasks / "plain.pbtxt")}
+    with pytest.raises(errors.StorageError, match="Client 'bad': .*bad.tfrecord") as raised:
+        run("unconditional", data=eleven_clients, rounds=1, clients_per_round=11, engine="tff", **inputs)
+    assert raised.value.next_step == "Mend the data: --engine tff can skip no client."
 
 
 def resident_kilobytes(pid):

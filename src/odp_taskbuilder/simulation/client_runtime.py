@@ -21,6 +21,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation import plan_files
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -100,14 +101,10 @@ def load_client_only_plan(path: Path) -> plan_pb2.ClientOnlyPlan:
       errors.ArtifactError: it is none.
     """
     try:
-        plan = plan_pb2.ClientOnlyPlan.FromString(pathlib.Path(path).read_bytes())
+        content = pathlib.Path(path).read_bytes()
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no public module of its own in every release.
-        raise errors.ArtifactError(f"{path} is no ClientOnlyPlan: {error}") from error
-    if not plan.tflite_graph:
-        raise errors.ArtifactError(f"{path} is no ClientOnlyPlan that a device would run: it has no TFLite graph.")
-    return plan
+    return plan_files.parse_client_only_plan(content, pathlib.Path(path))
 
 
 def _reason(error: RuntimeError) -> str:

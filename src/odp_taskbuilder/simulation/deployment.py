@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Mapping
 from typing import Optional
 
 from google.protobuf import message, text_format
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
 from odp_taskbuilder.data.synthetic import Feature
 from odp_taskbuilder.inspection.client_graph import describe_client_graph
 from odp_taskbuilder.ops.tflite import read_tflite
-from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
+from odp_taskbuilder.proto import task_builder_pb2, task_pb2
+from odp_taskbuilder.simulation import plan_files
 
 # The ids that a task server gives to the first tasks of a population.
 TRAINING_TASK_ID, EVALUATION_TASK_ID = 1, 2
@@ -56,6 +58,7 @@ class Deployment:
       evaluation_share: devices handed the evaluation task for each one that is handed the training task.
       checkpoint_selector: which training checkpoints the evaluation task reads.
       privacy: what accounting starts from, with `rounds` the task's total; None without a DP aggregator.
+      inputs: digests of what the tasks were built from (artifacts.manifest); None where no manifest tells.
     """
 
     population: str
@@ -67,6 +70,7 @@ class Deployment:
     evaluation: Optional[DeployedTask] = None
     evaluation_share: float = 0.0
     checkpoint_selector: Optional[CheckpointSelector] = None
+    inputs: Optional[Mapping[str, str]] = None
 
 
 def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
@@ -78,7 +82,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
 
     Raises:
       StorageError: a file is missing or cannot be read.
-      ArtifactError: a file is not what its name says.
+      ArtifactError: a file is not what its name or the manifest says.
       UsageError: there is no training task.
     """
     directory = _artifacts_directory(path)
@@ -90,6 +94,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
             f"{directory} holds an evaluation task only: its checkpoints come from training rounds.",
             next_step="Build with mode: TRAINING_AND_EVAL.",
         )
+    inputs = _checked_inputs(directory)
     task = _read_task(directory / artifact_set.TASK)
     training = _deployed(directory, "", task, TRAINING_TASK_ID)
     evaluation, share, selector = None, 0.0, None
@@ -112,6 +117,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
         evaluation=evaluation,
         evaluation_share=share,
         checkpoint_selector=selector,
+        inputs=inputs,
     )
 
 
@@ -131,17 +137,35 @@ def _artifacts_directory(path: pathlib.Path) -> pathlib.Path:
     )
 
 
+def _checked_inputs(directory: pathlib.Path) -> Optional[Mapping[str, str]]:
+    """What the manifest says of the inputs, after its files were compared with it; None without a manifest."""
+    if not (directory / artifact_set.MANIFEST).exists():
+        return None
+    made = manifest.read_manifest(directory)
+    for name, digest in made.files.items():
+        path = directory / name
+        try:
+            found = manifest.digest_file(path)
+        except OSError as error:
+            raise errors.StorageError(f"Cannot read {path}: {error.strerror}", next_step="Build again.") from error
+        if found != digest:
+            raise errors.ArtifactError(
+                f"{path} is not the file that {artifact_set.MANIFEST} lists: its digest differs.", next_step="Build again."
+            )
+    return made.inputs
+
+
 def _deployed(directory: pathlib.Path, prefix: str, task: task_pb2.Task, task_id: int) -> DeployedTask:
     client_plan_file = directory / (prefix + artifact_set.CLIENT_ONLY_PLAN)
     client_only_plan = _read_bytes(client_plan_file)
-    try:
-        tflite_graph = plan_pb2.ClientOnlyPlan.FromString(client_only_plan).tflite_graph
-    except message.DecodeError as error:
-        raise errors.ArtifactError(f"{client_plan_file} is no ClientOnlyPlan: {error}") from error
+    tflite_graph = plan_files.parse_client_only_plan(client_only_plan, client_plan_file).tflite_graph
+    plan_file = directory / (prefix + artifact_set.PLAN)
+    plan = _read_bytes(plan_file)
+    plan_files.parse_plan(plan, plan_file)
     graph = describe_client_graph(read_tflite(tflite_graph, str(client_plan_file)), tflite_graph, str(client_plan_file))
     return DeployedTask(
         task_id=task_id,
-        plan=_read_bytes(directory / (prefix + artifact_set.PLAN)),
+        plan=plan,
         client_only_plan=client_only_plan,
         report_goal=task.min_aggregation_size,
         max_reports=task.max_aggregation_size,

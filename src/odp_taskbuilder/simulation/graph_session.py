@@ -41,8 +41,8 @@ class GraphSessions:
             yield session
         except tf.errors.OpError as error:
             if "No space left on device" in error.message:
-                raise errors.StorageError(f"Cannot write a checkpoint: {error.message.splitlines()[0]}") from error
-            raise errors.ArtifactError(f"The plan's server graph failed: {error.message.splitlines()[0]}") from error
+                raise errors.StorageError(f"Cannot write a checkpoint: {_reason(error)}") from error
+            raise errors.ArtifactError(f"The plan's server graph failed: {_reason(error)}") from error
         finally:
             if not self._keep:
                 session.close()
@@ -58,6 +58,12 @@ class GraphSessions:
         # As the server does: nodes outside a run's closure are never placed, so they may even be unplaceable.
         config.graph_options.place_pruned_graph = True
         return tf.compat.v1.Session(graph=self.graph, config=config)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's message in one line, without the stack trace of who made the graph: that is nobody here."""
+    message, _, _ = error.message.partition("Original stack trace")
+    return " ".join(message.split())
 
 
 def metric_value(value) -> float:

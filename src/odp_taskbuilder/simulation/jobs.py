@@ -53,11 +53,14 @@ class BadClient:
     reason: str
 
 
-def named_after_client(error: errors.OdpTaskError, client_id: str) -> errors.OdpTaskError:
-    """An error of reading or running a client, with the client in its message and the two ways on."""
+_TWO_WAYS_ON = "Mend the data, or count such clients instead with --skip_bad_clients."
+
+
+def named_after_client(error: errors.OdpTaskError, client_id: str, next_step: str = _TWO_WAYS_ON) -> errors.OdpTaskError:
+    """An error of reading or running a client, with the client in its message and the way on."""
     message = error.message if repr(client_id) in error.message else f"Client {client_id!r}: {error.message}"
     kind: Any = type(error)
-    return kind(message, next_step="Mend the data, or count such clients instead with --skip_bad_clients.")
+    return kind(message, next_step=next_step)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional, Protocol
 
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
@@ -56,6 +58,23 @@ class RoundRunner(Protocol):
         """Ends all processes."""
 
 
+def require_checkpoint(path: pathlib.Path) -> None:
+    """Looks at a server checkpoint before TensorFlow does, which does not say which file it cannot read.
+
+    Raises:
+      StorageError: it cannot be read.
+      ArtifactError: it is damaged.
+    """
+    try:
+        with open_checkpoint(path) as checkpoint:
+            checkpoint.check()
+    except (errors.StorageError, errors.ArtifactError) as error:
+        raise type(error)(
+            error.message,
+            next_step="Remove this round and those after it from the run directory: the same command runs them again.",
+        ) from error
+
+
 class PlanRounds:
     """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
 
@@ -69,6 +88,7 @@ class PlanRounds:
     def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         client_checkpoint = self._scratch / "client_checkpoint"
         new_checkpoint = self._scratch / "server_checkpoint"
+        require_checkpoint(server_checkpoint)
         self._server.run([WriteClientCheckpoint(task_id, str(server_checkpoint), str(client_checkpoint))])
         sessions = self._sessions(task_id, client_checkpoint, client_ids)
         results = self._engine.run(sessions)

@@ -15,6 +15,7 @@ from typing import Callable, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation import plan_files
 from odp_taskbuilder.simulation.distribute_aggregate_server import DistributeAggregateServer
 from odp_taskbuilder.simulation.map_reduce_server import MapReduceServer
 
@@ -30,14 +31,10 @@ def load_plan(path: Path) -> plan_pb2.Plan:
       errors.ArtifactError: it is none.
     """
     try:
-        plan = plan_pb2.Plan.FromString(pathlib.Path(path).read_bytes())
+        content = pathlib.Path(path).read_bytes()
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no public module of its own in every release.
-        raise errors.ArtifactError(f"{path} is no Plan: {error}") from error
-    if len(plan.phase) != 1:
-        raise errors.ArtifactError(f"{path} is no Plan that a server would run: it has {len(plan.phase)} phases, not 1.")
-    return plan
+    return plan_files.parse_plan(content, pathlib.Path(path))
 
 
 def open_server(plan: plan_pb2.Plan, *, keep_session: bool = False) -> Server:

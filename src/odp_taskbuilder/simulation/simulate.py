@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.build import input_digests
+from odp_taskbuilder.config import load_config
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.model import scan
@@ -103,13 +105,32 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
             raise errors.UsageError(
                 "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
             )
+        if options.rounds.skip_bad_clients:
+            raise errors.UsageError(
+                "--engine tff can skip no client.", next_step="Leave --skip_bad_clients out, or take another engine."
+            )
         if not options.trust_model:
             scan.require_safe(options.saved_model)
+        _require_inputs(deployment, options.saved_model, options.task_config)
         return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
     num_workers = options.num_workers or os.cpu_count() or 1
     make_engine = RayEngine if options.engine == "ray" else LocalEngine
     engine = make_engine(tasks, data, num_workers, scratch)
     return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
+
+
+def _require_inputs(deployment: Deployment, saved_model: pathlib.Path, task_config: str) -> None:
+    """Refuses a model or config that the artifacts were not built from, as far as their manifest tells."""
+    if deployment.inputs is None:
+        return
+    given = input_digests(saved_model, load_config(task_config))
+    different = sorted(name for name in {*given, *deployment.inputs} if given.get(name) != deployment.inputs.get(name))
+    if different:
+        raise errors.UsageError(
+            f"The artifacts of {deployment.population} were built from other files than --saved_model {saved_model} and "
+            f"--task_config {task_config}: different are {', '.join(different)}.",
+            next_step="Name the model and the config of that build, or build again.",
+        )
 
 
 @contextlib.contextmanager

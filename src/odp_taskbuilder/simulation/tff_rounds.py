@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.simulation.deployment import Deployment
-from odp_taskbuilder.simulation.plan_rounds import RoundResult
+from odp_taskbuilder.simulation.jobs import named_after_client
+from odp_taskbuilder.simulation.plan_rounds import RoundResult, require_checkpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class TffRounds:
         self._process = ChildProcesses("tff", functools.partial(_make_oracle, setup), 1, scratch)
 
     def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+        require_checkpoint(server_checkpoint)
         (metrics,) = self._process.run(
             [_TffRound(task_id, str(server_checkpoint), tuple(client_ids), str(self._new_checkpoint))]
         )
@@ -107,10 +109,13 @@ class _Oracle:
         from odp_taskbuilder.simulation.worker import first_misfit
 
         data = self._data[task_id]
-        examples = list(data.examples(client_id))
-        misfit: Optional[str] = first_misfit(examples, self._features) if examples else "it has no examples."
-        if misfit is not None:
-            raise errors.UsageError(f"Client {client_id!r} ({data.location(client_id)}), {misfit}")
+        try:
+            examples = list(data.examples(client_id))
+            misfit: Optional[str] = first_misfit(examples, self._features) if examples else "it has no examples."
+            if misfit is not None:
+                raise errors.UsageError(f"Client {client_id!r} ({data.location(client_id)}), {misfit}")
+        except errors.OdpTaskError as error:
+            raise named_after_client(error, client_id, next_step="Mend the data: --engine tff can skip no client.") from error
         serialized = tf.data.Dataset.from_tensor_slices(examples)
         return serialized.batch(self._dataset.batch_size).map(self._parser.parse).take(self._dataset.max_batches)
 

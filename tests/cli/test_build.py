@@ -89,9 +89,10 @@ MISTAKES = [
     (["--saved_model", "{truncated}", "--task_config", "{config}"], 4, "{truncated}"),
     (["--saved_model", "{model}", "--task_config", "{greedy}"], 5, "not private enough"),
     (["--saved_model", "{unsupported}", "--task_config", "{config}"], 6, "Please contact Google to register these ops: {{'Cholesky': '(CholeskyOp<float>)'"),
-    (["--saved_model", "{dictionary}", "--task_config", "{config}"], 3, "Label name cannot be empty."),
+    (["--saved_model", "{dictionary}", "--task_config", "{config}"], 3, "{config}: Label name cannot be empty."),
     (["--saved_model", "{float16}", "--task_config", "{config}"], 4, "float16"),
     (["--saved_model", "{model}", "--task_config", "{config}", "--output", "{file}"], 7, "{file}"),
+    (["--saved_model", "{model}", "--task_config", "{config}", "--output", "/proc/absent"], 7, "Cannot write /proc/absent/somebody"),
 ]
 
 
@@ -140,11 +141,14 @@ def test_json_mode_reports_errors_as_json_too(places, tmp_path):
     assert {problem["line"] for problem in document["error"]["problems"]} >= {2}
 
 
-def test_unsupported_ops_can_be_skipped(places, tmp_path):
+def test_unsupported_ops_can_be_skipped_and_warnings_are_shown(places, tmp_path):
+    config = write_config(tmp_path / "config.pbtxt")
+    config.write_text(config.read_text().replace("report_goal: 100", "report_goal: 99"))
     process = run(
-        "build", "--saved_model", places["unsupported"], "--task_config", places["config"], "--skip_flex_ops_check=True", cwd=tmp_path
+        "build", "--saved_model", places["unsupported"], "--task_config", config, "--skip_flex_ops_check=True", cwd=tmp_path
     )
     assert process.returncode == 0, process.stderr
+    assert "Warning: federated_learning.learning_process.runtime_config.report_goal: Metrics carry no noise" in process.stderr
     assert 'min_client_version: "0"' in (tmp_path / "odp_artifacts" / "somebody" / "task.pbtxt").read_text()
 
 
@@ -164,16 +168,32 @@ def test_a_model_with_named_features_builds_and_runs(places, tmp_path):
     assert metrics["server/client_work/train/loss"] == pytest.approx((1 + 4 + 9 + 16) / 4, rel=1e-6)
 
 
-def test_sigterm_ends_a_build_with_143_and_leaves_nothing(tmp_path):
+def test_after_a_failed_upload_the_artifacts_are_complete_and_push_uploads_them(places, tmp_path):
+    urls = " ".join(f'{name}_url: "{tmp_path}/uploaded/{name}"' for name in ("plan", "client_plan", "checkpoint"))
+    config = write_config(tmp_path / "config.pbtxt", metrics=f"artifact_building {{ {urls} }}")
+    (tmp_path / "uploaded").write_text("in the way")
+    process = run("build", "--saved_model", places["model"], "--task_config", config, "--build_artifact_only", cwd=tmp_path)
+    assert process.returncode == 7
+    command = "odp-task push odp_artifacts/somebody"
+    assert f"The artifacts are complete in odp_artifacts/somebody; `{command}` uploads them." in process.stderr
+    (tmp_path / "uploaded").unlink()
+    process = run(*command.split()[1:], cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    artifacts = tmp_path / "odp_artifacts" / "somebody"
+    assert (tmp_path / "uploaded" / "plan").read_bytes() == (artifacts / "plan.pb").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_build_and_leaves_nothing(tmp_path, number, code):
     command = [ODP_TASK, "build", "--saved_model", EXAMPLE / "saved_model", "--task_config", EXAMPLE / "train.pbtxt"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("loading TensorFlow"):
             break
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     deadline = time.monotonic() + 60
     _, stderr = process.communicate(timeout=deadline - time.monotonic())
-    assert process.returncode == 143
+    assert process.returncode == code
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -12,6 +12,7 @@ from google.protobuf import json_format, text_format
 from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import network_options, options, output
+from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
@@ -184,6 +185,7 @@ def _document(result: pipeline.BuildResult) -> dict[str, Any]:
         "task_report": json_format.MessageToDict(result.report, **to_dict),
         "task_group": json_format.MessageToDict(result.task_group, **to_dict),
         "notices": list(result.spec.notices),
+        "warnings": [vars(warning) for warning in warnings_for(result.spec)],
     }
     if result.spec.mode.trains:
         # The report's numbers are 32-bit; these are what was computed.
@@ -200,4 +202,6 @@ def _print_text(result: pipeline.BuildResult) -> None:
         output.note(f"  {name:32} {digest.size:>12,} bytes")
     for url in result.uploaded:
         output.note(f"  uploaded to {url}")
+    for warning in warnings_for(result.spec):
+        output.note(f"Warning: {warning.path}: {warning.message}")
     click.echo(pathlib.Path(result.directory, "report.pbtxt").read_text(encoding="utf-8"), nl=False)

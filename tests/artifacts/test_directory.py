@@ -120,6 +120,18 @@ def test_a_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
     assert (tmp_path / "out").read_text() == "text"
 
 
+@pytest.mark.parametrize("below", ["out", "a/b/out"])
+@pytest.mark.parametrize("parent", ["file", "/proc"])
+def test_a_place_that_nothing_can_be_made_in_is_found_before_a_build(tmp_path, parent, below):
+    """Also for root, whom permissions do not stop."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(errors.StorageError) as refusal:
+        directory.check_destination(tmp_path / parent / below)
+    assert f"Cannot write {tmp_path / parent / below}: " in refusal.value.message
+    assert refusal.value.message.endswith(f"({tmp_path / parent})")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError, errors.ModelError("no")])
 def test_after_a_failure_nothing_is_left(tmp_path, failure):
     with (

@@ -67,6 +67,15 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
     assert "does not exist" in run.stderr
 
 
+def test_a_saved_model_is_called_by_its_name(golden):
+    model = golden / "keras_dense" / "model"
+    for path in (model, model / "saved_model.pb"):
+        run = _run("inspect", path)
+        assert run.returncode == 9
+        assert f"{path} is a SavedModel" in run.stderr
+        assert "`odp-task build`" in run.stderr
+
+
 def test_numbers_that_json_lacks_are_strings(tmp_path):
     import numpy as np
 

@@ -50,6 +50,15 @@ def test_a_round_moves_the_bytes_that_inspect_promises(golden):
     assert 0 < rounds["eval_"]["metrics"]["server/eval/loss"] < 10
 
 
+def test_a_round_that_was_asked_for_and_cannot_be_run_is_a_finding(golden):
+    artifacts = golden / "keras_dense" / "expected_distribute_aggregate"
+    assert _run(artifacts).returncode == 0
+    run = _run(artifacts, "--run", "--json")
+    assert run.returncode == 9, run.stdout
+    problem = "no round was run: there is no initial_state.server.ckp to start from"
+    assert json.loads(run.stdout)["findings"] == [{"file": name, "problem": problem} for name in ("plan.pb", "eval_plan.pb")]
+
+
 @pytest.mark.full
 def test_a_plan_that_looks_right_and_does_not_run_is_found(golden, tmp_path):
     for name in ("plan.pb", "client_only_plan.pb", "initial_state.server.ckp"):

@@ -222,6 +222,15 @@ def test_population_names_that_break_urls_are_refused(name):
     assert len(messages(config.ResolveOptions(population_name=name))) == 1
 
 
+def test_a_population_name_from_an_option_is_no_fault_of_a_line():
+    loaded = config.parse_config('mode: TRAINING_ONLY\npopulation_name: "good"\n')
+    with pytest.raises(errors.ConfigError) as raised:
+        config.resolve(loaded, config.ResolveOptions(population_name="a/b/c"))
+    (problem,) = [problem for problem in raised.value.problems if "a/b/c" in problem.message]
+    assert problem.message.startswith("--population_name has a bad value: `a/b/c`.")
+    assert (problem.line, problem.path) == (None, "")
+
+
 def test_the_mode_is_required_and_named():
     (message,) = messages(mode=0)
     assert message.endswith("mode is required and must be one of TRAINING_ONLY, TRAINING_AND_EVAL, EVAL_ONLY.")

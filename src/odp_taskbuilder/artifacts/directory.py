@@ -22,7 +22,6 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 
 _STAGING_PREFIX = ".odp-task-staging-"
-_PROBE_PREFIX = ".odp-task-probe-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.
 _NEW, _FORMER = "new", "former"
 # linux/fcntl.h and linux/fs.h
@@ -121,10 +120,12 @@ def _check_writable(path: pathlib.Path) -> None:
     real = pathlib.Path(os.path.realpath(path))
     parent = next((parent for parent in real.parents if parent.exists()), real)
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=_PROBE_PREFIX, dir=parent))
+        probe = tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent)
     except OSError as error:
         # The probe's name says nothing to anybody.
         raise OSError(error.errno, error.strerror, str(parent)) from error
+    with contextlib.suppress(FileNotFoundError):  # Another process may have taken it for abandoned.
+        os.rmdir(probe)
 
 
 def _former_output(directory: pathlib.Path) -> set[str]:

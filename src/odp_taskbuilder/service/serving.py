@@ -131,7 +131,7 @@ def _read_tokens(path: pathlib.Path) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _deafness() -> Iterator[Callable[[], None]]:
     """Yields a function after which the signals that end a command do nothing, until the block has ended."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def be_deaf() -> None:
         for signum in handlers:

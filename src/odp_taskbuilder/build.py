@@ -11,6 +11,8 @@ import dataclasses
 import os
 import pathlib
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from odp_taskbuilder.learning.preprocessing import ExampleParser
 
 Path = Union[str, "os.PathLike[str]"]
+# What TensorFlow generates takes a tenth of it, and the flatbuffer under conversion some more.
+_TEMPORARY_BYTES = 4 << 20
 # Names the stage that runs within the block.
 Stage = Callable[[str], contextlib.AbstractContextManager]
 
@@ -212,6 +216,7 @@ def build_tasks(
             require_safe(saved_model)
     # Before it is loaded, so that the manifest tells what the tasks were built from; and only now: the scan bounds what is read.
     digests = input_digests(saved_model, task_config)
+    _check_temporary_directory()
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
         from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
@@ -252,6 +257,17 @@ def build_tasks(
     report = tasks.task_report(spec, budget)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, report_text(report, budget, spec))
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
+
+
+def _check_temporary_directory() -> None:
+    """TensorFlow generates source code there, and says anything but that the disk is full. Raises errors.StorageError."""
+    directory_ = tempfile.gettempdir()
+    free = shutil.disk_usage(directory_).free
+    if free < _TEMPORARY_BYTES:
+        raise errors.StorageError(
+            f"The temporary directory {directory_} has {free:,} bytes left; a build takes up to {_TEMPORARY_BYTES:,}.",
+            next_step="Make room there, or name another one: TMPDIR=/path odp-task build ...",
+        )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,18 @@ def test_a_signal_ends_a_build_and_leaves_nothing(tmp_path, number, code):
     assert process.returncode == code
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_temporary_directory_is_named(tmp_path):
+    unshare = shutil.which("unshare")
+    script = f'mount -t tmpfs -o size=100k none {tmp_path} && "$@"'
+    command = [unshare, "-rm", "sh", "-c", script, "sh", ODP_TASK, "build", "--output", tmp_path / "output"]
+    command += ["--saved_model", EXAMPLE / "saved_model", "--task_config", EXAMPLE / "train.pbtxt"]
+    if unshare is None or subprocess.run([*command[:5], "sh", "true"], capture_output=True).returncode:
+        pytest.skip("this system lets no user mount a small disk")
+    process = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert process.returncode == 7
+    assert f"The temporary directory {tmp_path} has 102,400 bytes left" in process.stderr
 
 
 def test_output_is_old_or_new_at_whatever_moment_a_build_is_killed(tmp_path, request):

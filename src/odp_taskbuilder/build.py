@@ -214,7 +214,7 @@ def build_tasks(
     if not options.trust_model:
         with stage("scanning the model"):
             require_safe(saved_model)
-    # Before it is loaded, so that the manifest tells what the tasks were built from; and only now: the scan bounds what is read.
+    # Before it is loaded, so that the manifest tells what tasks were built from; and only now: the scan bounds what is read.
     digests = input_digests(saved_model, task_config)
     _check_temporary_directory()
     with stage("loading TensorFlow"):

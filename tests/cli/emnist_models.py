@@ -1,4 +1,4 @@
-"""Run by test_ops.py: saves an EMNIST CNN, and prints as JSON the ops of the same network written as `odp-task ops` advises, and those of a
+"""Run by test_ops.py: saves an EMNIST CNN, and prints as JSON the ops of the same network written as `odp-task ops` advises and of a
 recurrent one.
 
 The latter happens here rather than through the command because TensorFlow is loaded already.

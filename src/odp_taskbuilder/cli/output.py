@@ -20,7 +20,7 @@ from odp_taskbuilder import errors
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON document on stdout. Infinite and undefined numbers, which JSON lacks, become strings as in proto JSON: "Infinity", "NaN"."""
+    """Prints one JSON document on stdout. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
     click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False))
 
 

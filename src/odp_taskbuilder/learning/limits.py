@@ -14,7 +14,7 @@ import numpy as np
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.artifact_set import MAX_ARTIFACT_BYTES, MAX_TENSOR_BYTES
 from odp_taskbuilder.config.spec import DpAggregator, OptimizerKind, TaskSpec
-from odp_taskbuilder.learning import model_checks
+from odp_taskbuilder.learning.model_checks import describe
 from odp_taskbuilder.model.load import LoadedModel, WeightSpec
 
 # Rounds after which TFF's adaptive tree starts anew: first, and from then on.
@@ -51,10 +51,10 @@ def check_sizes(model: LoadedModel, spec: TaskSpec) -> None:
 def _checkpoint_parts(model: LoadedModel, spec: TaskSpec) -> dict[str, dict[str, int]]:
     """What the server's checkpoint holds at its largest: part -> description of a tensor -> bytes. Scalars are left out."""
     trainable, non_trainable = model.functional_model.initial_weights
-    weights = {f"trainable weight {index}, {model_checks.describe(weight)}": _num_bytes(weight) for index, weight in enumerate(trainable)}
+    weights = {f"trainable weight {index}, {describe(weight)}": _num_bytes(weight) for index, weight in enumerate(trainable)}
     parts = {"the weights": dict(weights)}
     for index, weight in enumerate(non_trainable):
-        parts["the weights"][f"non-trainable weight {index}, {model_checks.describe(weight)}"] = _num_bytes(weight)
+        parts["the weights"][f"non-trainable weight {index}, {describe(weight)}"] = _num_bytes(weight)
     if spec.learning.server_optimizer.kind is OptimizerKind.ADAM:
         parts["the state of ADAM on the server"] = {
             f"{moment} moments of {weight}": num_bytes

@@ -39,7 +39,8 @@ def check_weights(model: LoadedModel) -> None:
             )
         if variable.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(variable)):
             raise errors.ModelError(
-                f"{name} of the model, {describe(spec)}, holds NaN or infinity.", next_step="Save the model with finite weights."
+                f"{name} of the model, {describe(spec)}, holds NaN or infinity.",
+                next_step="Save the model with finite weights.",
             )
 
 
@@ -61,7 +62,8 @@ def check_loss(model: tff.learning.models.FunctionalModel) -> None:
     # Of a loss that ends in a branch the shape may be unknown.
     if result.dtype != tf.float32 or result.shape.rank not in (0, None):
         raise errors.ModelError(
-            f"The loss of the model has dtype {result.dtype.name} and shape {result.shape}; it must be one float32, the mean over a batch.",
+            f"The loss of the model has dtype {result.dtype.name} and shape {result.shape}; "
+            "it must be one float32, the mean over a batch.",
             next_step="Return tf.reduce_mean of the losses of the examples, cast to float32.",
         )
 

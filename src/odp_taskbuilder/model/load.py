@@ -102,14 +102,13 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
 
 
 def _weights(module: Any) -> tuple[tuple[tf.Variable, ...], tuple[tf.Variable, ...]]:
-    # A SavedModel drops empty lists, the whole of `_weights` among them, so the grouping is taken from the signature of the forward
-    # pass.
+    # A SavedModel drops empty lists, `_weights` among them, so the grouping is taken from the signature of the forward pass.
     (model_weights, *_), _ = module.predict_on_batch_training.structured_input_signature
     num_trainable, num_non_trainable = (len(tf.nest.flatten(group)) for group in model_weights)
     if num_trainable == 0:
         raise errors.ModelError(
             "The model has no trainable weights, so there is nothing to train.",
-            next_step="Give the FunctionalModel its weights as the first element of initial_weights; in Keras, leave a layer trainable.",
+            next_step="Give the weights as the first element of initial_weights; in Keras, leave a layer trainable.",
         )
     variables = tuple(tf.nest.flatten(module._weights))
     if len(variables) != num_trainable + num_non_trainable:

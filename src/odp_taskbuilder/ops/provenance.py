@@ -1,9 +1,10 @@
 """Which part of a user's model or task an op of the client graph comes from.
 
-A flatbuffer that was not compacted names its tensors after the nodes of TensorFlow's graph. Nodes of the forward pass and of the loss
-bear the names that they have in the SavedModel's functions; a gradient is named after the node whose gradient it is. Subgraphs are named
-after the loop or the branch that they are the body of. What neither name tells comes from the algorithm around the loop over the examples;
-inside of that loop it may come from the loss or from the metrics, and only what is known of a metric's ops tells.
+A flatbuffer that was not compacted names its tensors after the nodes of TensorFlow's graph. Nodes of the forward pass and of
+the loss bear the names that they have in the SavedModel's functions; a gradient is named after the node whose gradient it is.
+Subgraphs are named after the loop or the branch that they are the body of. What neither name tells comes from the algorithm
+around the loop over the examples; inside of that loop it may come from the loss or from the metrics, and only what is known of
+a metric's ops tells.
 """
 
 from __future__ import annotations

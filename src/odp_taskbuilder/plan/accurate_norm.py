@@ -1,14 +1,15 @@
-"""Norms of which TensorFlow Lite computes no less than they are (spec: plan.md, section 5.5).
+"""Norms that keep the clip of the DP aggregators in TensorFlow Lite (spec: plan.md, section 5.5).
 
-The clip of the DP aggregators takes the norm of a client's update from TensorFlow's L2Loss op, half the sum of the squares of a tensor. As
-a flex op it needs a newer module on the device, and gives a norm that is off by up to 2e-6, where many elements are equal. So it is
-lengthened by that much: the update is never longer than the clip, and at most 4e-6 shorter. Where the converter knows the tensor's rank it writes the op out as
-multiplication and TFLite's builtin SUM, which adds float32 numbers one after the other: over millions of elements small terms are
-lost, the norm comes out too small, the update is clipped too little, and the stated epsilon does not hold.
+The clip of the DP aggregators takes the norm of a client's update from TensorFlow's L2Loss op, half the sum of the squares of a
+tensor. As a flex op it needs a newer module on the device, and gives a norm that is off by up to 2e-6, where many elements are
+equal. So it is lengthened by that much: the update is longer than the clip by less than 1e-6, and shorter by at most 4e-6.
+Where the converter knows the tensor's rank it writes the op out as multiplication and TFLite's builtin SUM, which adds float32
+numbers one after the other: over millions of elements small terms are lost, the norm comes out too small, the update is clipped
+too little, and the stated epsilon does not hold.
 
-There the sum is written out in stages over rows of at most 16 elements. Rounding errors of different rows average out, except where many rows
-are alike: of all tensors that were tried those whose elements are equal fare worst, with an error of the norm of 2.7e-7 (with rows of
-64 elements: 9e-7).
+There the sum is written out in stages over rows of at most 16 elements. Rounding errors of different rows average out, except
+where many rows are alike: of all tensors that were tried those whose elements are equal fare worst, with an error of the norm
+of 2.7e-7 (with rows of 64 elements: 9e-7).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from odp_taskbuilder import errors
 _MAX_ROW = 16
 _MIN_ROW = 8
 _FLEX_L2_LOSS = b"FlexL2Loss"
-# Of L2Loss, relative. The worst found, 3.9e-6, are thousands of equal elements whose square has the low bits 0111...: every addition
-# rounds down. The norm, its root, is off by half as much.
+# Of L2Loss, relative. The worst found is 3.9e-6, for thousands of equal elements: every addition may round the same way. The norm,
+# its root, is off by half as much.
 _L2_LOSS_ERROR = 4e-6
 
 
@@ -67,9 +68,9 @@ def _rewire_l2_losses(graph: tf.Graph, replacement: Callable[[tf.Operation], tf.
 def loses_l2_losses(graph_def: tf.compat.v1.GraphDef, tflite_graph: bytes) -> bool:
     """Whether the converter wrote out any L2Loss of `graph_def`. Which ranks it knows shows only in its result, a TFLite flatbuffer.
 
-    An L2Loss of the user's own model is counted, too. Where that alone was written out, the norm is written out in stages for nothing:
-    the clip holds all the same, and the plan is larger. It is missed only if the converter makes copies of another L2Loss; functions
-    that are called from several places (`tflite.convert`) can lead to that.
+    An L2Loss of the user's own model is counted, too. Where that alone was written out, the norm is written out in stages for
+    nothing: the clip holds all the same, and the plan is larger. A loss is missed only if the converter also makes copies of
+    another L2Loss, as it may of functions that are called from several places (`tflite.convert`).
     """
     nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_graph, 0))

@@ -9,8 +9,9 @@
       "sha256": "..."
     }
 
-The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows
-it, base64 of the big-endian checksum, so that an uploaded object can be compared without being downloaded.
+The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
+paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows it, base64 of the big-endian
+checksum, so that an uploaded object can be compared without being downloaded.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder import build, errors
+from odp_taskbuilder.cli import main
 from odp_taskbuilder.config import parse_config
 
 CONFIG = """mode: TRAINING_ONLY
@@ -104,7 +105,7 @@ def test_a_file_that_cannot_be_read_is_found_before_tensorflow_is_loaded(tmp_pat
     assert stage == "privacy accounting"
 
 
-def test_a_keras_model_is_told_to_be_no_functional_model_instead_of_what_it_should_not_hold(tmp_path):
+def test_a_keras_model_is_told_to_be_no_functional_model_instead_of_what_it_should_not_hold(tmp_path, capsys):
     keras = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(1)])
     keras.save(str(tmp_path / "model"))
     with pytest.raises(errors.ModelError) as raised:
@@ -112,3 +113,5 @@ def test_a_keras_model_is_told_to_be_no_functional_model_instead_of_what_it_shou
     assert "is not a FunctionalModel" in raised.value.message
     assert "save_functional_model" in raised.value.next_step
     assert "trust" not in str(raised.value)
+    assert main.run(["scan", str(tmp_path / "model")]) == 4
+    assert raised.value.message in capsys.readouterr().err

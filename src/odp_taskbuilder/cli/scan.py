@@ -9,6 +9,7 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.model import input_spec
 from odp_taskbuilder.model.scan import ScanReport, scan_model
 
 
@@ -26,6 +27,10 @@ def command(model: pathlib.Path, json_mode: bool) -> int:
     operations only, and with 4 and every finding if not. TensorFlow is not loaded.
     """
     report = scan_model(model)
+    # A model that was saved in another way holds much that none needs: the list of that would not say what to do.
+    reason = None if report.is_safe else input_spec.misfit(model)
+    if reason is not None:
+        output.note(reason)
     if json_mode:
         output.print_json(_document(report))
     else:

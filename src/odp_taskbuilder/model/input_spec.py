@@ -82,6 +82,15 @@ def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
         ) from error
 
 
+def misfit(path: Union[str, pathlib.Path]) -> Optional[str]:
+    """Why there is no FunctionalModel in a directory, and what to do; None where there is one."""
+    try:
+        read_model_spec(path)
+    except errors.ModelError as error:
+        return str(error)
+    return None
+
+
 def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 

@@ -31,8 +31,8 @@ def server():
 
 def _build(server, cwd, config, *options):
     command = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "build"]
-    command += ["--saved_model", "gs://models/digits", "--task_config", str(config), "--task_builder_server", server.url, *options]
-    return subprocess.run(command, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=60)
+    command += ["--saved_model", "gs://models/digits", "--task_config", str(config), "--task_builder_server", server.url]
+    return subprocess.run([*command, *options], cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=60)
 
 
 def _config_with_destinations(path, folder):
@@ -46,8 +46,8 @@ def _config_with_destinations(path, folder):
 
 def test_the_config_is_sent_with_the_population_and_the_storage_path_of_the_command_line(server, tmp_path):
     config = _config_with_destinations(tmp_path / "config.pbtxt", "{storage_path}")
-    options = ["--build_artifact_only", "--storage_path", "gs://bucket/plans/", "--population_name", "others", "--skip_dp_check"]
-    process = _build(server, tmp_path, config, *options)
+    options = ["--storage_path", "gs://bucket/plans/", "--population_name", "others", "--skip_dp_check"]
+    process = _build(server, tmp_path, config, "--build_artifact_only", *options)
     assert process.returncode == 0, process.stderr
     ((path, request),) = server.requests
     assert path == "/taskbuilder/v1:build-artifacts"

@@ -68,7 +68,7 @@ def test_a_fault_leaves_nothing_half_started_and_the_next_push_completes(fault, 
 # Which request creates the first task, and which the second.
 @pytest.mark.parametrize("index", [1, 4], ids=["first", "second"])
 @pytest.mark.parametrize("then", FAULTS)
-def test_a_task_whose_answer_is_lost_is_not_forgotten_whatever_befalls_the_look_for_it(index, then, tmp_path, monkeypatch, capfd):
+def test_a_task_whose_answer_is_lost_is_not_forgotten_whatever_comes_next(index, then, tmp_path, monkeypatch, capfd):
     artifacts = save_artifacts(tmp_path / "digits")
     _check(monkeypatch, capfd, artifacts, FaultPlan("done_answer_lost", index, then=then))
 

@@ -137,7 +137,8 @@ def test_a_created_task_is_not_forgotten_when_credentials_to_look_for_it_cannot_
         with pytest.raises(errors.TaskServerError, match="Cannot act as robot@p.iam") as failure:
             _push(cloud, artifacts, login=login)
     assert "Whether the training task of population digits was created" in str(failure.value)
-    assert f"odp-task push --resume {artifacts}" in failure.value.next_step
+    command = f"odp-task push --resume {artifacts} --impersonate_service_account robot@p.iam.gserviceaccount.com"
+    assert failure.value.next_step.endswith(command)
     _push(cloud, artifacts, resume=True)
     assert cloud.is_complete(artifacts)
 

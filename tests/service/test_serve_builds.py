@@ -1,6 +1,7 @@
 """Builds through the server: what it answers, and what is where afterwards."""
 
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -106,7 +107,8 @@ _FAILURES = {
     ),
     "error-untrusted": (
         ERROR.INVALID_REQUEST,
-        "Cannot load TFF functional model from {model}. ReadFile\nSave the model without these parts: this server loads no other.",
+        "Cannot load TFF functional model from {model}. ReadFile\n"
+        "Save the model without these parts: this server loads no other.",
     ),
     "error-ops": (
         ERROR.ARTIFACT_BUILDING_ERROR,
@@ -220,11 +222,11 @@ def test_a_work_directory_that_vanished(root, fresh):
 def test_a_server_that_was_killed_leaves_the_next_one_nothing_but_unfinished_pushes(root, fresh):
     work = root / "killed"
     options = ["--allow_read", str(root / "models"), "--work_dir", str(work), "--workers", "2"]
-    with (
-        endless_server() as nowhere,
-        concurrent.futures.ThreadPoolExecutor(2) as pool,
-        running_server(*options, "--task_management_server", fresh.task_server.url, env={"STORAGE_EMULATOR_HOST": nowhere}) as server,
-    ):
+    options += ["--task_management_server", fresh.task_server.url]
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(endless_server())
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2))
+        server = stack.enter_context(running_server(*options, env={"STORAGE_EMULATOR_HOST": nowhere}))
         requests_lost = [
             pool.submit(server.post, build_request(root / "models" / "digits", config(name))) for name in ("digits", "sleep-60")
         ]

@@ -192,7 +192,8 @@ def test_a_signal_ends_the_server_and_answers_running_builds(root, signum, code)
             assert server.stop(signum) == code
             assert time.monotonic() - begin < 10
             assert parsed(short.result()).HasField("task_group")
-            assert "Artifact building failed" in parsed(long.result()).error_info.error_message
+            text = "Artifact building failed for task 0: The server is shutting down. Stop building remaining artifacts."
+            assert parsed(long.result()).error_info.error_message == text
             assert waiting.result().status_code == 503
             assert "Retry-After" in waiting.result().headers
         wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in children))
@@ -282,7 +283,8 @@ def test_a_request_at_fault_is_answered_while_all_workers_are_busy(root):
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             busy = pool.submit(server.post, _request(root, "sleep-3", "busy"), artifacts=True)
             wait_until(lambda: list((root / "work").glob("build-*/scratch")))
-            info = parsed(server.post(build_request(root / "elsewhere", config(folder=f"{root}/out/x")), artifacts=True)).error_info
+            at_fault = build_request(root / "elsewhere", config(folder=f"{root}/out/x"))
+            info = parsed(server.post(at_fault, artifacts=True)).error_info
             assert (info.error_type, busy.done()) == (ERROR.INVALID_REQUEST, False)
             assert parsed(busy.result()).HasField("task_group")
 

@@ -29,8 +29,8 @@ from odp_taskbuilder import errors
 @click.option(
     "--task_management_server",
     metavar="URL",
-    help="Its word is taken for where the artifacts of tasks go. Default: TASK_MANAGEMENT_SERVER_URL, then the project's secret "
-    "of that name.",
+    help="Its word is taken for where the artifacts of tasks go. Default: TASK_MANAGEMENT_SERVER_URL, then the project's "
+    "secret of that name.",
 )
 @click.option("--impersonate_service_account", metavar="EMAIL", help="Towards the task management server.")
 @click.option(
@@ -108,8 +108,8 @@ def command(
     destinations that --allow_write allows, and where the task management server wants those of the tasks that it creates. Each
     build runs in a sandbox.
 
-    SIGTERM ends it: running builds and uploads get a few seconds, then they are answered as failed. A task that is incomplete by
-    then is named in the answer and in the log, with the command that finishes it.
+    SIGTERM ends it: running builds and uploads get a few seconds, then they are answered as failed. A task that is incomplete
+    by then is named in the answer and in the log, with the command that finishes it.
 
     \b
     Examples:

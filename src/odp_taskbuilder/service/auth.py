@@ -1,8 +1,8 @@
 """Who asks: the headers that authenticate requests to task servers (spec: http_api.md, section 2.2).
 
 An API key travels in the X-Goog-Api-Key header; builder_client.py says when it may go into the URL. All else is an ID token
-whose audience is the server. Every request gets headers of its own; a token is used until shortly before it expires. Every secret
-is registered for redaction.
+whose audience is the server. Every request gets headers of its own; a token is used until shortly before it expires. Every
+secret is registered for redaction.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ class BuildFailed(Exception):
         self.report = report
 
     def response(self) -> task_builder_pb2.BuildTaskResponse:
-        info = task_builder_pb2.ErrorInfo(error_type=self.error_type, error_message=shortening.shorten(redaction.redact(self.text), _MAX_TEXT))
+        text = shortening.shorten(redaction.redact(self.text), _MAX_TEXT)
+        info = task_builder_pb2.ErrorInfo(error_type=self.error_type, error_message=text)
         return task_builder_pb2.BuildTaskResponse(error_info=info, task_report=self.report)
 
 
@@ -51,7 +52,8 @@ def of_location(error: errors.OdpTaskError) -> BuildFailed:
 def of_model(uri: str, error: errors.OdpTaskError) -> BuildFailed:
     if isinstance(error, errors.UntrustedModelError):
         # Its next step is for those who can give options to a build of their own.
-        error = errors.UntrustedModelError(error.message, next_step="Save the model without these parts: this server loads no other.")
+        next_step = "Save the model without these parts: this server loads no other."
+        error = errors.UntrustedModelError(error.message, next_step=next_step)
     return BuildFailed(
         _INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(uri, _MAX_URI)}. {error}"
     )

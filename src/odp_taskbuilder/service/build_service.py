@@ -221,7 +221,7 @@ class BuildService:
         try:
             report, error, stage = _parse_answer(self._run(args, scratch, job / "model"))
         except errors.OdpTaskError as failure:
-            raise build_failures.of_building(failure.message) from failure
+            raise build_failures.of_building(_CLOSING if self._closed else failure.message) from failure
         if error is not None:
             failure = build_failures.of_build(error, stage, request.saved_model.uri)
             # The model that was asked for, not the copy that was built from.
@@ -285,11 +285,11 @@ class BuildService:
     def _keep(self, artifacts: pathlib.Path) -> str:
         """Keeps artifacts that are to be pushed later, and says how."""
         try:
-            kept = work_directory.keep(self._work_dir, artifacts)
+            command = work_directory.keep(self._work_dir, artifacts, self._options.login)
         except OSError as error:
             observability.log("unfinished push", level=logging.ERROR, error=str(error))
             return "Its artifacts could not be kept."
-        return f"On this server, finish it with: {work_directory.finishing_command(kept)}"
+        return f"On this server, finish it with: {command}"
 
 
 def _parse_answer(answer: Any) -> tuple[task_builder_pb2.TaskReport, Optional[errors.OdpTaskError], str]:

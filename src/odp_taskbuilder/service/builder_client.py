@@ -39,7 +39,7 @@ def request_build(
     """Has a task builder server build, create and upload tasks, or, with `artifacts_only`, only build and upload artifacts.
 
     A build is sent once: its answer may be lost, and a second one would meet the task of the first. It is sent again only when
-    the server was too busy to begin (503 with Retry-After), and, for a few seconds, while there was no connection to send it on.
+    the server was too busy to begin (503 with Retry-After), and, for a few seconds, while it takes no connection.
 
     Args:
       server: base URL. Its answer is awaited until the deadline: a build takes minutes, in which nothing is sent.
@@ -97,9 +97,8 @@ def _send(
         if url == endpoint:
             headers.update(auth.headers(login, endpoint, endpoint, http))
         try:
-            answer = deadlines.repeat(
-                functools.partial(session.exchange, http, "POST", url, headers=headers, body=body), _was_not_sent, connecting, deadline
-            )
+            attempt = functools.partial(session.exchange, http, "POST", url, headers=headers, body=body)
+            answer = deadlines.repeat(attempt, _was_not_sent, connecting, deadline)
         except session.NoAnswer as error:
             raise errors.StorageError(f"Fail to connect: {endpoint} ({error})", next_step=_next_step(error, endpoint)) from None
         if answer.status in (401, 403) and login.api_key and url == endpoint and _may_carry_key(endpoint):

@@ -45,7 +45,9 @@ def log_to_stderr() -> None:
 
 def log(event: str, *, level: int = logging.INFO, **details: object) -> None:
     """Logs one event. Long values are shortened."""
-    shown = {name: shortening.shorten(value, _MAX_VALUE) if isinstance(value, str) else value for name, value in details.items()}
+    shown = {
+        name: shortening.shorten(value, _MAX_VALUE) if isinstance(value, str) else value for name, value in details.items()
+    }
     _LOGGER.log(level, event, extra={"details": shown})
 
 

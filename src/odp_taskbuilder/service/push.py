@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, Optional
 
@@ -270,14 +271,22 @@ class TaskGroupPush:
 
     def failure(self, cause: errors.OdpTaskError) -> errors.TaskServerError:
         """What to tell the user of a push that stopped: why, which tasks are incomplete, and how to finish them."""
+        command = resume_command(self._directory, self._options.login)
         return errors.TaskServerError(
             f"{cause}\n{self.describe()}",
-            next_step=f"The server starts no incomplete task. Finish the push with: odp-task push --resume {self._directory}",
+            next_step=f"The server starts no incomplete task. Finish the push with: {command}",
         )
 
     def _is_complete(self, journal: journals.Journal) -> bool:
         roles = {task.role for task in self._tasks}
         return roles <= set(journal.tasks) and all(entry.is_complete for entry in journal.tasks.values())
+
+
+def resume_command(directory: pathlib.Path, login: auth.Login) -> str:
+    """What finishes the push of a directory, for those who are recognised by `login`."""
+    account = login.impersonate_service_account
+    words = ["odp-task", "push", "--resume", str(directory), *(["--impersonate_service_account", account] if account else [])]
+    return shlex.join(words)
 
 
 def _describe(journal: journals.Journal) -> str:

@@ -64,7 +64,7 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     observability.log_to_stderr()
     places = admission.Admission(options.workers, options.queue)
     metrics = observability.Metrics(places)
-    with _deafness() as be_deaf, work_directory.opened(options.work_dir) as work_dir:
+    with _deafness() as be_deaf, work_directory.opened(options.work_dir, service_options.login) as work_dir:
         service = build_service.BuildService(service_options, places, work_dir)
         server = _http_server(options, app.create_app(service, metrics, tokens))
         service.start()

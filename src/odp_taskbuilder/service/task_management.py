@@ -98,7 +98,7 @@ class TaskManagementClient:
           largest_id: what `largest_task_id` said before this task was first asked for, in this process or an earlier one.
 
         Raises:
-          errors.TaskServerError: the server refused the request itself; there is no such task, or it is not the one that was sent.
+          errors.TaskServerError: the server refused the request itself; there is no such task, or it is not as it was sent.
           errors.StorageError: it is not known whether the server created the task, for whatever reason it cannot be asked.
         """
         url = self._url(":create-task")

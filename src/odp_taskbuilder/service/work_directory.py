@@ -1,7 +1,7 @@
 """Where the builds of a service work: a directory for each, locked while its owner lives.
 
-What a killed service left there is found by the next one: a directory that nobody locks goes, except for artifacts whose push has
-begun. Those are kept as `unfinished-*`, until `odp-task push --resume` has completed them.
+What a killed service left there is found by the next one: a directory that nobody locks goes, except for artifacts whose push
+has begun. Those are kept as `unfinished-*`, until `odp-task push --resume` has completed them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.service import journal, observability
+from odp_taskbuilder.service import auth, journal, observability, push
 
 # The artifacts of a build, below its directory.
 ARTIFACTS = "artifacts"
@@ -28,10 +28,13 @@ _UNFINISHED_PREFIX = "unfinished-"
 
 
 @contextlib.contextmanager
-def opened(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
+def opened(given: Optional[pathlib.Path], login: auth.Login) -> Iterator[pathlib.Path]:
     """The work directory of a service, without what killed services left: `given`, or a temporary one.
 
     A temporary one goes away at the end, unless something unfinished is in it.
+
+    Args:
+      login: of the service, for the commands that finish pushes.
 
     Raises:
       errors.StorageError: it cannot be made or written to.
@@ -42,7 +45,7 @@ def opened(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
                 for left in pathlib.Path(tempfile.gettempdir()).glob(f"{_OWN_PREFIX}*"):
                     with _abandoned(left) as is_abandoned:
                         if is_abandoned:
-                            _clean(left)
+                            _clean(left, login)
                             _remove_if_empty(left)
                 work_dir, lock = _make_locked(pathlib.Path(tempfile.gettempdir()), _OWN_PREFIX)
                 stack.callback(os.close, lock)
@@ -52,7 +55,7 @@ def opened(given: Optional[pathlib.Path]) -> Iterator[pathlib.Path]:
                 with tempfile.TemporaryFile(dir=given):
                     pass
                 work_dir = given
-                _clean(work_dir)
+                _clean(work_dir, login)
         except OSError as error:
             raise errors.StorageError(
                 f"Cannot use the work directory {given or tempfile.gettempdir()}: {error.strerror or error}.",
@@ -76,8 +79,11 @@ def of_build(work_dir: pathlib.Path) -> Iterator[pathlib.Path]:
         os.close(lock)
 
 
-def keep(work_dir: pathlib.Path, artifacts: pathlib.Path) -> pathlib.Path:
-    """Moves artifacts that are to be pushed later, with their journal, to where no build cleans up; returns and logs where.
+def keep(work_dir: pathlib.Path, artifacts: pathlib.Path, login: auth.Login) -> str:
+    """Moves artifacts that are to be pushed later, with their journal, to where no build cleans up.
+
+    Returns:
+      The command that finishes the push; it is logged, too.
 
     Raises:
       OSError: they cannot be moved.
@@ -85,31 +91,27 @@ def keep(work_dir: pathlib.Path, artifacts: pathlib.Path) -> pathlib.Path:
     kept = pathlib.Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=work_dir)) / artifacts.name
     os.rename(artifacts, kept)
     os.rename(journal.path_for(artifacts), journal.path_for(kept))
-    _log_unfinished(kept)
-    return kept
+    return _log_unfinished(kept, login)
 
 
-def finishing_command(artifacts: pathlib.Path) -> str:
-    """What to run for artifacts whose push is unfinished."""
-    return f"odp-task push --resume {artifacts}"
+def _log_unfinished(artifacts: pathlib.Path, login: auth.Login) -> str:
+    command = push.resume_command(artifacts, login)
+    observability.log("unfinished push", level=logging.WARNING, command=command)
+    return command
 
 
-def _log_unfinished(artifacts: pathlib.Path) -> None:
-    observability.log("unfinished push", level=logging.WARNING, command=finishing_command(artifacts))
-
-
-def _clean(work_dir: pathlib.Path) -> None:
+def _clean(work_dir: pathlib.Path, login: auth.Login) -> None:
     """Removes what killed services left, and names the pushes that are unfinished."""
     for unfinished in work_dir.glob(f"{_UNFINISHED_PREFIX}*"):
         if _is_complete(unfinished / ARTIFACTS):
             shutil.rmtree(unfinished, ignore_errors=True)
         else:
-            _log_unfinished(unfinished / ARTIFACTS)
+            _log_unfinished(unfinished / ARTIFACTS, login)
     for build in work_dir.glob(f"{_BUILD_PREFIX}*"):
         with _abandoned(build) as is_abandoned:
             if is_abandoned:
                 if journal.path_for(build / ARTIFACTS).exists() and not _is_complete(build / ARTIFACTS):
-                    keep(work_dir, build / ARTIFACTS)
+                    keep(work_dir, build / ARTIFACTS, login)
                 shutil.rmtree(build, ignore_errors=True)
 
 

@@ -23,8 +23,8 @@ _QUERY_SECRET = re.compile(r"([?&](?:key|api_key|access_token|upload_id)=)[^&\s'
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]+")
 _PASSWORD = re.compile(r"(://)[^/\s@'\"]+@")
 
-# Each secret in the forms in which it is written, and until when it is one (time.monotonic). Replaced, never changed: others may
-# be reading it.
+# Each secret in the forms in which it is written, and until when it is one (time.monotonic). Replaced, never changed: others
+# may be reading it.
 _secrets: dict[str, float] = {}
 _changing = threading.Lock()
 _guarded = threading.Lock()

@@ -3,6 +3,7 @@
 import gzip
 import os
 import pathlib
+import tempfile
 import threading
 
 import pytest
@@ -217,6 +218,19 @@ def test_what_is_compressed_in_the_store_is_unpacked(gcs, tmp_path, source):
     assert (tmp_path / "copy" / "metrics").read_bytes() == b'{"loss": 1}'
     gcs.put("bucket", "plan.pb", gzip.compress(source.read_bytes()), "gzip")
     assert store.write("gs://bucket/plan.pb", source) is stores.Outcome.IDENTICAL
+
+
+def test_no_room_to_unpack_in_is_an_error_of_the_store(gcs, tmp_path, source, monkeypatch):
+    gcs.put("bucket", "m/plan.pb", gzip.compress(source.read_bytes()), "gzip")
+    store = _open("gs://bucket/m")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(errors.StorageError, match="Cannot compare with gs://bucket/m/plan.pb: .*No such file or directory"):
+        store.write("gs://bucket/m/plan.pb", source)
+    with pytest.raises(errors.StorageError, match="Cannot read gs://bucket/m/plan.pb: .*No such file or directory"):
+        store.read("gs://bucket/m/plan.pb", 1_000_000)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(errors.StorageError, match="Cannot copy gs://bucket/m: .*Not a directory"):
+        store.download_tree("gs://bucket/m", tmp_path / "file" / "copy", LIMITS)
 
 
 def test_what_unpacks_to_much_more_than_it_is(gcs, tmp_path, source):

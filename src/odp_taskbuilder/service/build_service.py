@@ -123,7 +123,7 @@ class BuildService:
                     return self._build(job, request, spec, artifacts_only)
         except build_failures.BuildFailed as failure:
             return failure.response()
-        except OSError as error:  # The work directory is full, or gone. No task was asked for: see _push_group.
+        except OSError as error:  # The work directory is full, or gone, and no task was asked for: pushes raise errors of ours.
             observability.log("work directory", level=logging.ERROR, error=str(error))
             return build_failures.of_building(f"The server cannot work in its directory: {error.strerror or error}").response()
 

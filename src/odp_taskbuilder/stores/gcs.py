@@ -62,7 +62,7 @@ class BucketStore:
         # What does not compress grows by a header and by five bytes for each block.
         if stored.size > max_bytes + (_GZIP_HEADER_BYTES + max_bytes // 1000 if stored.gzipped else 0):
             raise errors.StorageError(f"{url} is larger than the {max_bytes} bytes that are read of such an object.")
-        with self._content(stored, max_bytes) as path:
+        with gcs_client.storage_errors("read", url), self._content(stored, max_bytes) as path:
             return path.read_bytes()
 
     def list(self, url: str, limits: base.TreeLimits) -> dict[str, base.StoredObject]:
@@ -97,15 +97,16 @@ class BucketStore:
         files = {urls.tree_parts(name, url): info for name, info in stored.items()}
         if not files:
             raise errors.StorageError(f"There are no objects below {url}.", next_step="Check the bucket and the path.")
-        target.mkdir(parents=True)
-        for parts, info in files.items():
-            path = target.joinpath(*parts)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with self._content(info, limits.max_bytes, near=target.parent) as content:
-                    os.replace(content, path)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise errors.StorageError(f"{url} holds an object and a directory of the same name: {info.url}.") from None
+        with gcs_client.storage_errors("copy", url):
+            target.mkdir(parents=True)
+            for parts, info in files.items():
+                path = target.joinpath(*parts)
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with self._content(info, limits.max_bytes, near=target.parent) as content:
+                        os.replace(content, path)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                    raise errors.StorageError(f"{url} holds an object and a directory of the same name: {info.url}.") from None
         # Single objects are pinned to their generation; that they belong to each other shows only afterwards.
         if self.list(url, limits) != stored:
             raise base.changed_error(url)
@@ -116,8 +117,10 @@ class BucketStore:
         ours = base.digest(source)
         stored = self.stat(url)
         if stored is not None:
-            if self._holds(stored, ours):
-                return base.Outcome.IDENTICAL
+            # Comparing may need room in the temporary directory.
+            with gcs_client.storage_errors("compare with", url):
+                if self._holds(stored, ours):
+                    return base.Outcome.IDENTICAL
             if not overwrite:
                 raise base.other_content_error(url)
         generation = 0 if stored is None else stored.generation

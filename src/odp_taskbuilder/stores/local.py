@@ -60,10 +60,10 @@ class LocalStore:
         stored = self.list(url, limits)
         if not stored:
             raise errors.StorageError(f"There are no files in {url}.")
-        target.mkdir(parents=True)
         for name, info in stored.items():
             copy = target / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            with _storage_errors("write", copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
             with _storage_errors("read", pathlib.Path(info.url)), _open_regular(pathlib.Path(info.url), os.O_NOFOLLOW) as file:
                 _copy_exactly(file, copy, info)
 

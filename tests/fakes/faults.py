@@ -41,9 +41,7 @@ class FaultPlan:
       log: every request, in the order in which they arrived.
     """
 
-    def __init__(
-        self, fault: Optional[str] = None, index: int = -1, persistent: bool = False, then: Optional[str] = None
-    ):
+    def __init__(self, fault: Optional[str] = None, index: int = -1, persistent: bool = False, then: Optional[str] = None):
         self.fault, self.index, self.persistent, self.then = fault, index, persistent or then is not None, then
         self.log: list[Entry] = []
         self._lock = threading.Lock()

@@ -54,7 +54,11 @@ def test_push_to_endless_storage_names_the_tasks(endless, artifacts, monkeypatch
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", endless)
     with FakeTaskServer().serve() as server:
         call = lambda: push.push(artifacts, push.PushOptions(server=server.url), NETWORK)  # noqa: E731
-        _ends(call, errors.TaskServerError, r"(?s)(not done within 0.7 seconds|the deadline has passed).*Task 1 \(training\).*push --resume")
+        _ends(
+            call,
+            errors.TaskServerError,
+            r"(?s)(not done within 0.7 seconds|the deadline has passed).*Task 1 \(training\).*push --resume",
+        )
 
 
 def test_push_of_artifacts_to_endless_storage(endless, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """P5, P16 and P17: many requests at once, many in a row, workers that die, and the end of the server."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -11,7 +12,17 @@ import time
 import pytest
 from fakes.silence import endless_server
 from fakes.task_server import FakeTaskServer
-from serving_process import ERROR, build_request, config, make_model, parsed, requests, running_server, wait_for_connection, wait_until
+from serving_process import (
+    ERROR,
+    build_request,
+    config,
+    make_model,
+    parsed,
+    requests,
+    running_server,
+    wait_for_connection,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -231,11 +242,13 @@ def test_a_signal_while_artifacts_are_uploaded_is_answered_with_the_task_and_wha
 def test_a_signal_while_artifacts_without_a_task_are_uploaded_is_answered(root):
     request = build_request(root / "models" / "digits", config(folder="gs://bucket/artifacts"))
     options = ["--allow_read", str(root / "models"), "--allow_write", "gs://bucket", "--grace_period", "0.5"]
-    with endless_server() as nowhere, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        with running_server(*options, env={"STORAGE_EMULATOR_HOST": nowhere}) as server:
-            answer = pool.submit(server.post, request, artifacts=True)
-            wait_for_connection(server.process, nowhere)
-            assert server.stop() == 143
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(endless_server())
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        server = stack.enter_context(running_server(*options, env={"STORAGE_EMULATOR_HOST": nowhere}))
+        answer = pool.submit(server.post, request, artifacts=True)
+        wait_for_connection(server.process, nowhere)
+        assert server.stop() == 143
     assert parsed(answer.result()).error_info.error_message.startswith(
         "Artifact failed to upload for task 0: The server is shutting down."
     )
@@ -279,14 +292,14 @@ def test_many_large_requests_at_once_do_not_keep_probes_waiting(root):
 
 
 def test_a_request_at_fault_is_answered_while_all_workers_are_busy(root):
-    with running_server(*_places(root), "--workers", "1", "--work_dir", str(root / "work")) as server:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            busy = pool.submit(server.post, _request(root, "sleep-3", "busy"), artifacts=True)
-            wait_until(lambda: list((root / "work").glob("build-*/scratch")))
-            at_fault = build_request(root / "elsewhere", config(folder=f"{root}/out/x"))
-            info = parsed(server.post(at_fault, artifacts=True)).error_info
-            assert (info.error_type, busy.done()) == (ERROR.INVALID_REQUEST, False)
-            assert parsed(busy.result()).HasField("task_group")
+    options = ["--workers", "1", "--work_dir", str(root / "work")]
+    with running_server(*_places(root), *options) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(server.post, _request(root, "sleep-3", "busy"), artifacts=True)
+        wait_until(lambda: list((root / "work").glob("build-*/scratch")))
+        at_fault = build_request(root / "elsewhere", config(folder=f"{root}/out/x"))
+        info = parsed(server.post(at_fault, artifacts=True)).error_info
+        assert (info.error_type, busy.done()) == (ERROR.INVALID_REQUEST, False)
+        assert parsed(busy.result()).HasField("task_group")
 
 
 def test_a_large_model_costs_no_memory_and_a_large_value_no_answer_or_log(root):

@@ -54,9 +54,7 @@ def of_model(uri: str, error: errors.OdpTaskError) -> BuildFailed:
         # Its next step is for those who can give options to a build of their own.
         next_step = "Save the model without these parts: this server loads no other."
         error = errors.UntrustedModelError(error.message, next_step=next_step)
-    return BuildFailed(
-        _INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(uri, _MAX_URI)}. {error}"
-    )
+    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(uri, _MAX_URI)}. {error}")
 
 
 def of_building(text: str) -> BuildFailed:

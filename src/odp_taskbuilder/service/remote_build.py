@@ -18,8 +18,8 @@ from odp_taskbuilder.transport import deadline as deadlines
 def build_remotely(
     server: str,
     saved_model: str,
-    task_config: Union[str, "os.PathLike[str]"],
-    options: BuildOptions = BuildOptions(),
+    task_config: Union[str, os.PathLike[str]],
+    options: BuildOptions = BuildOptions(),  # noqa: B008
     *,
     login: auth.Login = auth.Login(),  # noqa: B008
     network: deadlines.Network = deadlines.Network(),  # noqa: B008

@@ -50,7 +50,7 @@ def test_json_and_csv_hold_everything(runs):
     [
         (("none",), 7, "No such file"),
         (("plain", "--population", "letters"), 2, "plain holds no metrics of population 'letters'"),
-        (("plain", "--metric", "loss", "--metric", "zzz"), 2, "There is no metric 'zzz'.\nThere are: server/client_work/train/loss, "),
+        (("plain", "--metric", "loss", "--metric", "zzz"), 2, "no metric 'zzz'.\nThere are: server/client_work/train/loss, "),
         (("plain", "--plot", "noext"), 2, "Cannot plot to noext: its suffix names no format"),
         (("plain", "--csv", "/dev/full"), 7, "Cannot write /dev/full"),
         ((), 2, "Missing argument"),

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from odp_taskbuilder.cli.main import cli
 from odp_taskbuilder.simulation.communication import Communication
-from odp_taskbuilder.simulation.rounds import RoundReport, Summary, TaskSummary
+from odp_taskbuilder.simulation.round_reports import RoundReport, Summary, TaskSummary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ODP_TASK = pathlib.Path(sys.executable).with_name("odp-task")
@@ -273,15 +273,17 @@ def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_pa
     assert "variables/more: no part of the variables" in done.stderr
 
 
-def test_what_is_printed_of_epsilon_is_never_less_than_the_bound(monkeypatch):
+def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monkeypatch):
     def simulate(artifacts, options, on_round):
-        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon=1.234000001))
+        epsilon = 1.234000001
+        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())
-        return Summary("digits", nothing, None, 0.12345670001, 1e-6, clients=10, bad_clients=0, seconds=1.0)
+        return Summary("digits", nothing, None, 0.12345670001, 1e-6, clients=10, bad_clients=0, rounds_without_effect=1, seconds=1.0)
 
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])
-    assert "epsilon 1.235\n" in done.stderr
+    assert "epsilon 1.235\n  the model stays as it was: no client reported\n" in done.stderr
+    assert "training rounds that left the model as it was: 1\n" in done.stdout
     assert "epsilon 0.1234568 at delta 1e-06 after 1 rounds" in done.stdout
 
 

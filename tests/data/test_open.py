@@ -119,6 +119,46 @@ def test_features_are_renamed_and_converted(kind, tmp_path):
     assert decoded["label"] == [7.0]
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_fingerprint_tells_changed_data_wherever_it_lies(kind, tmp_path, monkeypatch):
+    write, name = WRITERS[kind]
+    places = [tmp_path / place / name for place in ("one", "copy", "changed")]
+    for place in places:
+        place.parent.mkdir()
+    one, copy = (open_client_data(write(place)).fingerprint() for place in places[:2])
+    # One number of one example: sizes, counts and clients stay.
+    monkeypatch.setitem(CLIENTS, "bob", [([0.25, 5.0], 7)])
+    assert one == copy != open_client_data(write(places[2])).fingerprint()
+
+
+def test_a_damaged_file_of_a_client_has_a_fingerprint(tmp_path):
+    path = write_directory(tmp_path / "data")
+    sound = open_client_data(path).fingerprint()
+    (tmp_path / "data" / "bob.tfrecord").write_bytes(b"damaged")
+    assert open_client_data(path).fingerprint() != sound
+
+
+def test_the_fingerprint_of_synthetic_and_mapped_data_is_that_of_their_options(tmp_path):
+    texts = ["synthetic", "synthetic?seed=1", "synthetic?clients=99", "synthetic?examples=9", "synthetic?classes=9"]
+    path = write_directory(tmp_path / "data")
+    texts += [path + mapping for mapping in ("", "?x=x", "?x:float32=y")]
+    assert len({open_client_data(text, features=SYNTHETIC_INPUT).fingerprint() for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("synthetic?clients=20&foo=1", "'foo' is neither an option nor a feature of the plan"),
+        ("synthetic?x=1", "`synthetic` data is not made of columns: 'x' cannot be set"),
+        ("{}?x=x&lable=y", "'lable' is neither an option nor a feature of the plan"),
+    ],
+)
+def test_what_is_neither_option_nor_feature_is_refused(text, message, tmp_path):
+    path = write_directory(tmp_path / "data")
+    with pytest.raises(errors.UsageError, match=message):
+        open_client_data(text.format(path), features=SYNTHETIC_INPUT)
+
+
 def test_a_database_of_several_splits_wants_one_named(tmp_path):
     path = write_sqlite(tmp_path / "data.sqlite", splits=("all_train", "digits_train"))
     with pytest.raises(errors.UsageError, match=r"no split is named(.|\n)*all_train, digits_train"):

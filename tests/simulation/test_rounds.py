@@ -17,7 +17,8 @@ from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
 from odp_taskbuilder.simulation.jobs import BadClient
 from odp_taskbuilder.simulation.plan_rounds import RoundResult
-from odp_taskbuilder.simulation.rounds import RoundOptions, Rounds
+from odp_taskbuilder.simulation.round_options import RoundOptions
+from odp_taskbuilder.simulation.rounds import Rounds
 from odp_taskbuilder.simulation.run_directory import RunDirectory
 from odp_taskbuilder.simulation.sampling import Sampling
 
@@ -26,12 +27,16 @@ class CountedClients(ClientData):
     """Clients c00, c01, ... with 0, 1, 2, ... examples."""
 
     source = "counted"
+    version = "1"
 
     def __init__(self, count):
         self.client_ids = tuple(f"c{number:02d}" for number in range(count))
 
     def num_examples(self, client_id):
         return int(client_id[1:])
+
+    def fingerprint(self):
+        return self.version
 
     def examples(self, client_id):
         raise AssertionError("the loop reads no examples")
@@ -128,9 +133,9 @@ def simulated(tmp_path):
             on_round=reports.append,
             logdir=logdir,
         )
-        directory.open(loop.settings())
         runner = runner or ScriptedRunner(tmp_path)
-        return loop.run(runner), runner, reports
+        with directory.opened(loop.settings()):
+            return loop.run(runner), runner, reports
 
     return run
 
@@ -203,6 +208,69 @@ def test_more_rounds_continue_a_run_and_other_settings_do_not(simulated, tmp_pat
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(errors.UsageError, match="is not empty and holds no run"):
         simulated(name="other")
+
+
+def test_other_examples_of_the_same_clients_are_other_data(simulated, monkeypatch):
+    simulated(rounds=2)
+    monkeypatch.setattr(CountedClients, "version", "2")
+    with pytest.raises(errors.UsageError, match="other settings: data was '1' and is '2'"):
+        simulated(rounds=4)
+
+
+def test_fewer_rounds_than_the_run_has_are_refused(simulated):
+    simulated(rounds=4, privacy=PRIVACY)
+    # What its model has spent is that of four rounds.
+    with pytest.raises(errors.UsageError, match="holds a run of 4 rounds; 3 are asked for") as raised:
+        simulated(rounds=3, privacy=PRIVACY)
+    assert "4 --rounds or more" in raised.value.next_step
+    assert simulated(rounds=4, privacy=PRIVACY)[0].training.rounds == 4
+
+
+def test_a_run_has_one_command_at_a_time(simulated, tmp_path):
+    simulated(rounds=2)
+    settings = json.loads((tmp_path / "run" / "simulation.json").read_bytes())
+    with RunDirectory(tmp_path / "run", "digits").opened(settings):
+        with pytest.raises(errors.StorageError, match="Another command is running in .*/run"):
+            simulated(rounds=4)
+    assert simulated(rounds=4)[0].training.rounds == 4
+
+
+class FailingWrites:
+    """Stands in for the file system where a checkpoint is copied to."""
+
+    def __init__(self, fail_at):
+        self._fail_at = fail_at
+        self._copies = 0
+
+    def __call__(self, source, target):
+        self._copies += 1
+        if self._copies == self._fail_at:
+            raise OSError(28, "No space left on device")
+        target.write(source.read())
+
+
+@pytest.mark.parametrize(
+    "copy, round_, next_step", [(1, 0, None), (3, 2, "The rounds that are finished are kept; resume with the same command.")]
+)
+def test_only_a_run_that_began_is_to_be_resumed(copy, round_, next_step, simulated, monkeypatch):
+    monkeypatch.setattr("odp_taskbuilder.simulation.run_directory.shutil.copyfileobj", FailingWrites(copy))
+    with pytest.raises(errors.StorageError, match=f"Cannot write .*/{round_}/s/0/checkpoint: No space left") as raised:
+        simulated(rounds=4)
+    assert raised.value.next_step == next_step
+
+
+def test_what_cannot_be_read_is_not_said_to_be_written(simulated, tmp_path):
+    (tmp_path / "initial").unlink()
+    with pytest.raises(errors.StorageError, match="Cannot read .*/initial: No such file") as raised:
+        simulated(rounds=1)
+    assert raised.value.next_step is None
+    (tmp_path / "initial").write_text("start")
+    simulated(rounds=1)
+    (tmp_path / "run/digits/1/1/s/0/metrics").unlink()
+    (tmp_path / "run/digits/1/1/s/0/metrics").mkdir()
+    with pytest.raises(errors.StorageError, match="Cannot read .*/digits/1/1/s/0/metrics: Is a directory") as raised:
+        simulated(rounds=1)
+    assert raised.value.next_step is None
 
 
 def test_communication_is_counted_per_client_per_round_and_in_all(simulated, tmp_path):
@@ -297,6 +365,19 @@ def test_poisson_rounds_complete_with_whoever_comes(simulated):
     sizes = {len(cohort) for _, _, cohort in runner.cohorts}
     assert min(sizes) < 2 < max(sizes)
     assert summary.training.rounds == 20
+
+
+def test_a_round_that_nobody_reports_in_is_noted_and_counted(simulated, tmp_path):
+    options = {"rounds": 3, "sampling": Sampling.POISSON, "skip_bad_clients": True, "seed": 1}
+    everybody = [f"c{number:02d}" for number in range(30)]
+    summary, _, reports = simulated(runner=ScriptedRunner(tmp_path, bad=everybody), **options)
+    assert [report.without_effect for report in reports] == ["no client reported"] * 3
+    assert summary.rounds_without_effect == 3
+    # A resumed run counts those that it did not run itself.
+    assert simulated(**options)[0].rounds_without_effect == 3
+    summary, _, reports = simulated(name="sound", **options)
+    assert [report.without_effect for report in reports] == [None] * 3
+    assert summary.rounds_without_effect == 0
 
 
 def test_epsilon_is_that_of_the_rounds_so_far(simulated):

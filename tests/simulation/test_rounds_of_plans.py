@@ -12,7 +12,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.data import examples, tfrecord
 from odp_taskbuilder.plan import checkpoint
-from odp_taskbuilder.simulation.rounds import RoundOptions
+from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.simulate import SimulationOptions, simulate
 
 FORMS = ("plain", "plain_daf")
@@ -189,6 +189,17 @@ def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients):
     assert {client.client_id for client in reports[0].bad_clients} == {"bad no examples", "bad other shape", "bad corrupt"}
     assert summary.training.metrics["simulation/reports"] == 10
     np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
+
+
+def test_a_round_whose_aggregate_the_server_rejects_is_noted(run, eleven_clients):
+    # A single client of this kind counts as none; here they all are.
+    for path in eleven_clients.iterdir():
+        write_client(path, {"x": np.full(64, np.nan, np.float32), "y": np.array([1])})
+    reports = []
+    summary, directory = run(data=eleven_clients, rounds=1, on_round=reports.append)
+    assert reports[0].without_effect == "the server rejected the aggregate, which is not finite"
+    assert summary.rounds_without_effect == 1
+    np.testing.assert_array_equal(weights(directory, 1), weights(directory, 0))
 
 
 def truncate(path):

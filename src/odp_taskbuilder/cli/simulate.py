@@ -13,7 +13,8 @@ from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.metrics.run import short_name
 from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice
-from odp_taskbuilder.simulation.rounds import RoundOptions, RoundReport, Summary, TaskSummary
+from odp_taskbuilder.simulation.round_options import RoundOptions
+from odp_taskbuilder.simulation.round_reports import RoundReport, Summary, TaskSummary
 from odp_taskbuilder.simulation.sampling import Sampling
 from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simulate
 
@@ -150,6 +151,8 @@ def _show_progress(report: RoundReport, rounds: int) -> None:
         output.note(f"round {report.number}/{rounds}: {', '.join(parts)}")
     else:
         output.note(f"  evaluation round {report.number}, of training round {report.checkpoint_round}: {', '.join(parts)}")
+    if report.without_effect:
+        output.note(f"  the model stays as it was: {report.without_effect}")
     for client in report.bad_clients[:_MAX_NAMED]:
         output.note(f"  skipped: {client.reason}")
     if len(report.bad_clients) > _MAX_NAMED:
@@ -161,6 +164,8 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     lines = [f"Population {summary.population}: {summary.clients} clients in {summary.seconds:.1f} s, {rate:.1f} clients/s"]
     if summary.bad_clients:
         lines.append(f"  bad clients, skipped: {summary.bad_clients}")
+    if summary.rounds_without_effect:
+        lines.append(f"  training rounds that left the model as it was: {summary.rounds_without_effect}")
     lines += _task_lines("training", summary.training)
     if summary.evaluation is not None:
         lines += _task_lines("evaluation", summary.evaluation)

@@ -38,6 +38,15 @@ class ClientData(abc.ABC):
           UsageError: it can be read, but its content is not what it should be.
         """
 
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of all clients' examples, as cheap as the format allows: it tells data that was changed from data that
+        was not, wherever the files are.
+
+        Raises:
+          StorageError: the data cannot be read.
+        """
+
     def location(self, client_id: str) -> str:
         """Where the client's examples are, for messages."""
         return self.source

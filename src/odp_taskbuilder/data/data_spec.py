@@ -86,6 +86,19 @@ class DataSpec:
                 allowed = f"It takes: {', '.join(known)}." if known else "It takes no option."
                 raise errors.UsageError(f"{self.path} has no option {option!r}.", next_step=allowed)
 
+    def accept_features(self, known: Sequence[str]) -> None:
+        """Refuses features that nobody will read: they are mistyped, or options of that name were meant.
+
+        Raises:
+          UsageError: names the first one.
+        """
+        for feature in self.features:
+            if feature.name not in known:
+                raise errors.UsageError(
+                    f"{self.path}: {feature.name!r} is neither an option nor a feature of the plan.",
+                    next_step=f"The options are {', '.join(_OPTIONS)}; the plan's features are {', '.join(known)}.",
+                )
+
 
 def parse_data_spec(text: str) -> DataSpec:
     """Splits a data argument.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.data import examples
+from odp_taskbuilder.data import examples, file_checksum
 from odp_taskbuilder.data.client_data import ClientData
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -47,6 +47,9 @@ class Hdf5ClientData(ClientData):
             found = ", ".join(f"{name} {length}" for name, length in lengths.items()) or "none"
             raise errors.UsageError(f"Client {client_id!r} of {self.source}: expected datasets of one length, found {found}.")
         return next(iter(lengths.values()))
+
+    def fingerprint(self) -> str:
+        return file_checksum.file_checksum(pathlib.Path(self.source))
 
     def examples(self, client_id: str) -> Iterator[bytes]:
         count = self.num_examples(client_id)

@@ -35,6 +35,9 @@ class MappedClientData(ClientData):
                     f"Client {client_id!r}, example {index} of {self.location(client_id)}: {error}"
                 ) from error
 
+    def fingerprint(self) -> str:
+        return f"{self._inner.fingerprint()} {self._features!r}"
+
     def location(self, client_id: str) -> str:
         return self._inner.location(client_id)
 

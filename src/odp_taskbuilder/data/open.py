@@ -14,6 +14,7 @@ from odp_taskbuilder.data.mapped import MappedClientData
 from odp_taskbuilder.data.synthetic import Feature, SyntheticClientData
 
 SYNTHETIC = "synthetic"
+_SYNTHETIC_OPTIONS = ("clients", "examples", "classes", "seed")
 
 
 def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None) -> ClientData:
@@ -27,10 +28,12 @@ def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None)
 
     Raises:
       StorageError: the path does not exist, cannot be read or is damaged.
-      UsageError: it is nothing of the above, its content is not what it should be, or an option is missing, unknown or
-        impossible.
+      UsageError: it is nothing of the above, its content is not what it should be, an option is missing, unknown or
+        impossible, or it names a feature that the plan does not parse.
     """
     spec = parse_data_spec(text)
+    if features is not None:
+        spec.accept_features([feature.name for feature in features])
     if spec.path == SYNTHETIC:
         return _open_synthetic(spec, features)
     path = pathlib.Path(spec.path)
@@ -85,7 +88,12 @@ def _open_table(spec: DataSpec, path: pathlib.Path) -> ClientData:
 
 
 def _open_synthetic(spec: DataSpec, features: Optional[Sequence[Feature]]) -> ClientData:
-    spec.accept_options("clients", "examples", "classes", "seed")
+    spec.accept_options(*_SYNTHETIC_OPTIONS)
+    for feature in spec.features:
+        raise errors.UsageError(
+            f"`synthetic` data is not made of columns: {feature.name!r} cannot be set.",
+            next_step=f"It takes: {', '.join(_SYNTHETIC_OPTIONS)}.",
+        )
     if features is None:
         raise errors.UsageError("`synthetic` data is made from the input of a plan and has no content without one.")
     return SyntheticClientData(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.data import file_checksum
 from odp_taskbuilder.data.client_data import ClientData
 
 MAGIC = b"SQLite format 3\x00"
@@ -49,6 +50,7 @@ class SqliteClientData(ClientData):
         self.source = str(path)
         if _starts_with(path, LZMA_MAGICS):
             path = _unpacked(path)
+        self._path = path
         self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         self._check_tables()
         self._split = self._choose_split(split)
@@ -63,6 +65,9 @@ class SqliteClientData(ClientData):
         query = "SELECT serialized_example_proto FROM examples WHERE client_id = ? AND split_name = ? ORDER BY rowid"
         for (serialized,) in self._query(query, client_id, self._split):
             yield serialized
+
+    def fingerprint(self) -> str:
+        return f"{file_checksum.file_checksum(self._path)} {self._split}"
 
     def _query(self, query: str, *values: str) -> Iterator[tuple]:
         try:

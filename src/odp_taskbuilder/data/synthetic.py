@@ -50,6 +50,9 @@ class SyntheticClientData(ClientData):
         for _ in range(self._num_examples):
             yield examples.encode({feature.name: self._values(rng, feature) for feature in self._features})
 
+    def fingerprint(self) -> str:
+        return repr((self._features, len(self.client_ids), self._num_examples, self._classes, self._seed))
+
     def _values(self, rng: np.random.Generator, feature: Feature) -> np.ndarray:
         if feature.kind == "float32":
             return rng.random(feature.shape, dtype=np.float32)

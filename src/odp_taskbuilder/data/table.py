@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.data import examples, mapped
+from odp_taskbuilder.data import examples, file_checksum, mapped
 from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.data.data_spec import FeatureSource
 
@@ -77,6 +77,8 @@ class TableClientData(ClientData):
         """
         self.source = table.source
         self._table = table
+        self._client_column = client_column
+        self._sources = tuple(sources)
         self._features = table.features(sources, without=[client_column])
         clients, inverse = np.unique(text_values(table.column(client_column)), return_inverse=True)
         order = np.argsort(inverse, kind="stable")
@@ -86,6 +88,9 @@ class TableClientData(ClientData):
 
     def num_examples(self, client_id: str) -> int:
         return len(self._rows[client_id])
+
+    def fingerprint(self) -> str:
+        return f"{file_checksum.file_checksum(pathlib.Path(self.source))} {self._client_column} {self._sources!r}"
 
     def examples(self, client_id: str) -> Iterator[bytes]:
         for row in self._rows[client_id]:

@@ -11,7 +11,8 @@ from odp_taskbuilder.proto import plan_pb2
 
 
 def parse_plan(content: bytes, path: pathlib.Path) -> plan_pb2.Plan:
-    """A Plan from the content of a file. Raises ArtifactError, which names the file, where it is none that a server would run."""
+    """A Plan from the content of a file. Raises ArtifactError, which names the file, where it is none that a server would
+    run."""
     try:
         plan = plan_pb2.Plan.FromString(content)
     except message.DecodeError as error:

@@ -3,8 +3,8 @@
 Ray is optional. Its actors hold the same ClientWorker as the local processes; checkpoint and partial sums travel as bytes
 through Ray, so that machines share no file system but the one that the client data is on.
 
-Ray's driver, and with it a cluster of our own, lives in a child process: ended by a signal while it starts, Ray hangs, crashes or
-leaves processes behind. The child's process group holds everything that it starts and is killed as a whole.
+Ray's driver, and with it a cluster of our own, lives in a child process: ended by a signal while it starts, Ray hangs,
+crashes or leaves processes behind. The child's process group holds everything that it starts and is killed as a whole.
 """
 
 from __future__ import annotations

@@ -2,106 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
 from odp_taskbuilder.metrics.tensorboard import EventFile
+from odp_taskbuilder.simulation import round_checks
 from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
-from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice, choose_checkpoint, evaluation_rounds_due
-from odp_taskbuilder.simulation.jobs import BadClient, named_after_client
+from odp_taskbuilder.simulation.evaluation_schedule import choose_checkpoint, evaluation_rounds_due
 from odp_taskbuilder.simulation.plan_rounds import RoundResult, RoundRunner
+from odp_taskbuilder.simulation.round_options import RoundOptions
+from odp_taskbuilder.simulation.round_reports import (
+    REPORTS_METRIC,
+    OnRound,
+    RoundReport,
+    Summary,
+    TaskSummary,
+    why_without_effect,
+)
 from odp_taskbuilder.simulation.run_directory import RunDirectory
 from odp_taskbuilder.simulation.sampling import CohortSampler, Sampling, draw_evaluation_cohort
 from odp_taskbuilder.simulation.spending import PrivacySpending
-
-
-@dataclasses.dataclass(frozen=True)
-class RoundOptions:
-    """What a run does, beside what the tasks say.
-
-    Attributes:
-      rounds: training rounds that the run is to have in the end.
-      clients_per_round: size of a training cohort; with Poisson sampling its mean.
-      skip_bad_clients: a client that fails is counted; otherwise it ends the run.
-      evaluation_checkpoint: which checkpoint an evaluation round takes of those that the task's selector admits.
-      hours_per_round: what a training round takes on the fleet, for selectors that count hours.
-    """
-
-    rounds: int
-    clients_per_round: int
-    sampling: Sampling = Sampling.FIXED
-    seed: int = 0
-    skip_bad_clients: bool = False
-    evaluation_checkpoint: CheckpointChoice = CheckpointChoice.NEWEST
-    hours_per_round: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class RoundReport:
-    """A round that was just run.
-
-    Attributes:
-      task: "training" or "evaluation".
-      number: of the round, from 1.
-      checkpoint_round: training round whose checkpoint was used.
-      metrics: as they were written.
-      epsilon: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
-    """
-
-    task: str
-    number: int
-    checkpoint_round: int
-    metrics: Mapping[str, float]
-    clients: int
-    bad_clients: tuple[BadClient, ...]
-    seconds: float
-    epsilon: Optional[float]
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskSummary:
-    """One task at the end of a run.
-
-    Attributes:
-      metrics: of the last round; empty if there was none.
-      communication: of all rounds, those of a resumed run included.
-    """
-
-    rounds: int
-    metrics: Mapping[str, float]
-    communication: Communication
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """A run at its end.
-
-    Attributes:
-      evaluation: None if there is no evaluation task.
-      epsilon, delta: spent by the training rounds; None without a DP aggregator.
-      clients, seconds: run by this command, without what it resumed.
-      bad_clients: that were skipped by this command.
-    """
-
-    population: str
-    training: TaskSummary
-    evaluation: Optional[TaskSummary]
-    epsilon: Optional[float]
-    delta: Optional[float]
-    clients: int
-    bad_clients: int
-    seconds: float
-
-
-OnRound = Callable[[RoundReport], None]
 
 
 class Rounds:
@@ -132,17 +59,20 @@ class Rounds:
         self._on_round = on_round
         self._logdir = logdir
         self._events: dict[str, EventFile] = {}
-        self._client_ids = _available_clients(data, deployment.eligibility.min_example_count, options.skip_bad_clients)
+        self._client_ids = round_checks.available_clients(data, deployment.eligibility.min_example_count, options.skip_bad_clients)
+        self._fingerprint = data.fingerprint()
         self._evaluation_client_ids: Sequence[str] = ()
-        _check_rounds(deployment, options)
-        _check_cohort(deployment.training, self._client_ids, data, options)
+        self._evaluation_fingerprint: Optional[str] = None
+        round_checks.check_rounds(deployment, options)
+        round_checks.check_cohort(deployment.training, self._client_ids, data, options)
         if deployment.evaluation is not None and evaluation_data is not None:
             self._evaluation_client_ids = evaluation_data.client_ids
-            _check_evaluation_cohort(deployment.evaluation, evaluation_data)
+            self._evaluation_fingerprint = evaluation_data.fingerprint()
+            round_checks.check_evaluation_cohort(deployment.evaluation, evaluation_data)
         self._spending = PrivacySpending(deployment.privacy, options.rounds)
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
-        self._clients = self._bad_clients = 0
+        self._clients = self._bad_clients = self._rounds_without_effect = 0
 
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, beside the number of rounds and the software."""
@@ -152,6 +82,8 @@ class Rounds:
             "tasks": {str(task.task_id): task.digest for task in tasks},
             "clients": _digest(self._client_ids),
             "evaluation_clients": _digest(self._evaluation_client_ids),
+            "data": self._fingerprint,
+            "evaluation_data": self._evaluation_fingerprint,
             "clients_per_round": options.clients_per_round,
             "sampling": options.sampling.value,
             "seed": options.seed,
@@ -164,12 +96,19 @@ class Rounds:
         """Runs all rounds that the run directory does not hold yet. When it raises, what is finished is kept.
 
         Raises:
-          UsageError: too few clients may take part in a round, or reported in one.
+          UsageError: the run has more rounds already, or too few clients may take part in a round, or reported in one.
           OdpTaskError: a client is bad and must not be skipped, or something failed.
         """
         start = time.monotonic()
         deployment, options = self._deployment, self._options
         task = deployment.training
+        finished = self._directory.last_round(task.task_id)
+        if finished > options.rounds:
+            # Its model has spent the privacy of all of them.
+            raise errors.UsageError(
+                f"{self._directory.root} holds a run of {finished} rounds; {options.rounds} are asked for.",
+                next_step=f"Ask for {finished} --rounds or more, or name another --run_dir.",
+            )
         if not self._directory.checkpoint(task.task_id, 0).exists():
             self._directory.keep_checkpoint(task.task_id, 0, deployment.initial_checkpoint)
         sampler = CohortSampler(
@@ -213,6 +152,8 @@ class Rounds:
         metrics = self._directory.metrics(task.task_id, number)
         if metrics is None:
             metrics = self._run_round(runner, kind, task, number, checkpoint_round, cohort)
+        if kind == "training" and why_without_effect(metrics):
+            self._rounds_without_effect += 1
         self._totals[kind] = cumulative(metrics)
         self._last[kind] = (number, metrics)
 
@@ -225,7 +166,7 @@ class Rounds:
         self._check_reports(kind, task, number, result, len(cohort))
         metrics = {
             **result.metrics,
-            f"{PROGRESS_PREFIX}reports": float(result.reports),
+            REPORTS_METRIC: float(result.reports),
             f"{PROGRESS_PREFIX}bad_clients": float(len(result.bad_clients)),
             f"{PROGRESS_PREFIX}checkpoint_round": float(checkpoint_round),
         }
@@ -240,7 +181,19 @@ class Rounds:
         self._clients += len(cohort)
         self._bad_clients += len(result.bad_clients)
         epsilon = self._spending.progress(number) if kind == "training" else None
-        self._on_round(RoundReport(kind, number, checkpoint_round, metrics, len(cohort), result.bad_clients, seconds, epsilon))
+        self._on_round(
+            RoundReport(
+                task=kind,
+                number=number,
+                checkpoint_round=checkpoint_round,
+                metrics=metrics,
+                clients=len(cohort),
+                bad_clients=result.bad_clients,
+                seconds=seconds,
+                epsilon=epsilon,
+                without_effect=why_without_effect(metrics) if kind == "training" else None,
+            )
+        )
         return metrics
 
     def _check_reports(self, kind: str, task: DeployedTask, number: int, result: RoundResult, clients: int) -> None:
@@ -273,66 +226,13 @@ class Rounds:
             delta=None if privacy is None else privacy.delta,
             clients=self._clients,
             bad_clients=self._bad_clients,
+            rounds_without_effect=self._rounds_without_effect,
             seconds=seconds,
         )
 
     def _task_summary(self, kind: str) -> TaskSummary:
         rounds, metrics = self._last[kind]
         return TaskSummary(rounds, metrics, self._totals[kind])
-
-
-def _available_clients(data: ClientData, min_example_count: int, skip_bad_clients: bool) -> Sequence[str]:
-    """The clients with enough examples; nothing is counted if none is asked for. A bad client that is to be skipped is found
-    out when it is drawn."""
-    if min_example_count < 1:
-        return data.client_ids
-    available = []
-    for client_id in data.client_ids:
-        try:
-            if data.num_examples(client_id) >= min_example_count:
-                available.append(client_id)
-        except errors.OdpTaskError as error:
-            if not skip_bad_clients:
-                raise named_after_client(error, client_id) from error
-            available.append(client_id)
-    return available
-
-
-def _check_rounds(deployment: Deployment, options: RoundOptions) -> None:
-    if options.rounds > deployment.total_rounds:
-        raise errors.UsageError(
-            f"{options.rounds} rounds are asked for; the task ends after {deployment.total_rounds}.",
-            next_step="Lower --rounds, or build with a larger num_max_training_rounds.",
-        )
-
-
-def _check_cohort(task: DeployedTask, client_ids: Sequence[str], data: ClientData, options: RoundOptions) -> None:
-    wanted = options.clients_per_round
-    if options.sampling is Sampling.FIXED and not task.report_goal <= wanted <= task.max_reports:
-        raise errors.UsageError(
-            f"{wanted} clients per round are asked for; the task's rounds take from {task.report_goal} (the report goal) to "
-            f"{task.max_reports} reports.",
-            next_step="Choose --clients_per_round in this range, or build with another report_goal or over_selection_rate.",
-        )
-    if len(client_ids) < wanted:
-        few = (
-            ""
-            if len(client_ids) == len(data.client_ids)
-            else f", of which {len(client_ids)} hold as many examples as the task asks for"
-        )
-        raise errors.UsageError(
-            f"{data.source} has {len(data.client_ids)} clients{few}: too few for rounds of {wanted}.",
-            next_step="Use data of more clients, or lower --clients_per_round and the task's report_goal.",
-        )
-
-
-def _check_evaluation_cohort(task: DeployedTask, data: ClientData) -> None:
-    if len(data.client_ids) < task.report_goal:
-        raise errors.UsageError(
-            f"{data.source} has {len(data.client_ids)} clients: fewer than the report goal of the evaluation task, which is "
-            f"{task.report_goal}.",
-            next_step="Name other data with --evaluation_data, or lower the evaluation's report_goal.",
-        )
 
 
 def _digest(client_ids: Sequence[str]) -> str:

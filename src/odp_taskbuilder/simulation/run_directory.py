@@ -8,6 +8,7 @@ RUN/<population>/<task id>/<round>/s/0/metrics     written last: a round is fini
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -28,28 +29,50 @@ class RunDirectory:
     Every method raises StorageError when the file system refuses.
     """
 
-    def __init__(self, root: pathlib.Path, population: str):
+    def __init__(self, root: pathlib.Path, population: str, *, is_kept: bool = True):
+        """Makes nothing yet.
+
+        Args:
+          is_kept: the directory stays when the command ends, for a later one to resume the run.
+        """
         self.root = root
         self._population = population
+        self._is_kept = is_kept
 
-    def open(self, settings: Mapping[str, Any]) -> None:
-        """Starts a run, or resumes the one that is there.
+    @contextlib.contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Starts a run, or resumes the one that is there; no other command can meanwhile.
 
         Args:
           settings: everything that the results depend on, as JSON values.
 
         Raises:
           UsageError: the directory holds something else, or a run with other settings.
+          StorageError: another command has it open.
         """
         path = self.root / _SETTINGS
-        with _storage_errors(path):
+        with _storage_errors("write", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                self._check_settings(path, settings)
-            elif any(self.root.iterdir()):
-                raise errors.UsageError(f"{self.root} is not empty and holds no run.", next_step="Name another --run_dir.")
-            else:
-                self._write(path, json.dumps(settings, indent=2).encode())
+            lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._lock(lock)
+            with _storage_errors("read", path):
+                if path.exists():
+                    self._check_settings(path, settings)
+                elif any(self.root.iterdir()):
+                    raise errors.UsageError(f"{self.root} is not empty and holds no run.", next_step="Name another --run_dir.")
+            if not path.exists():
+                with _storage_errors("write", path):
+                    self._write(path, json.dumps(settings, indent=2).encode())
+            yield
+        finally:
+            os.close(lock)
+
+    def last_round(self, task_id: int) -> int:
+        """Number of the last round that is finished; 0 if none is."""
+        files = (self.root / self._population / str(task_id)).glob("*/s/0/metrics")
+        names = [path.parents[2].name for path in files]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def checkpoint(self, task_id: int, number: int) -> pathlib.Path:
         return self._round(task_id, number) / "checkpoint"
@@ -57,13 +80,16 @@ class RunDirectory:
     def keep_checkpoint(self, task_id: int, number: int, source: pathlib.Path) -> None:
         """Copies a checkpoint into its place."""
         path = self.checkpoint(task_id, number)
-        with _storage_errors(path), _replacing(path) as temporary:
-            shutil.copyfile(source, temporary)
+        with _storage_errors("read", source):
+            file = open(source, "rb")
+        with file, _storage_errors("write", path, self._way_on(number)), _replacing(path) as temporary:
+            with open(temporary, "wb") as copy:
+                shutil.copyfileobj(file, copy)
 
     def metrics(self, task_id: int, number: int) -> Optional[dict[str, float]]:
         """The metrics of a finished round; None of one that is not."""
         path = self._round(task_id, number) / "metrics"
-        with _storage_errors(path):
+        with _storage_errors("read", path):
             try:
                 return parse_metrics(path.read_bytes())
             except FileNotFoundError:
@@ -74,11 +100,27 @@ class RunDirectory:
     def finish_round(self, task_id: int, number: int, metrics: Mapping[str, float]) -> None:
         """Writes a round's metrics, which makes it a finished one."""
         path = self._round(task_id, number) / "metrics"
-        with _storage_errors(path):
+        with _storage_errors("write", path, self._way_on(number)):
             self._write(path, format_metrics(metrics))
 
     def _round(self, task_id: int, number: int) -> pathlib.Path:
         return self.root / self._population / str(task_id) / str(number) / "s" / "0"
+
+    def _way_on(self, number: int) -> Optional[str]:
+        """What to do when a round cannot be kept."""
+        if not self._is_kept or number < 1:
+            return None
+        return "The rounds that are finished are kept; resume with the same command."
+
+    def _lock(self, descriptor: int) -> None:
+        """Locks the directory until the descriptor is closed, which the end of the process does, too."""
+        with _storage_errors("lock", self.root):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise errors.StorageError(
+                    f"Another command is running in {self.root}.", next_step="Wait for its end, or name another --run_dir."
+                ) from None
 
     def _check_settings(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -116,11 +158,8 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _storage_errors(path: pathlib.Path) -> Iterator[None]:
+def _storage_errors(verb: str, path: pathlib.Path, next_step: Optional[str] = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise errors.StorageError(
-            f"Cannot write {path}: {error.strerror}",
-            next_step="The rounds that are finished are kept; resume with the same command.",
-        ) from error
+        raise errors.StorageError(f"Cannot {verb} {path}: {error.strerror}", next_step=next_step) from error

@@ -26,7 +26,9 @@ from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
 from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
 from odp_taskbuilder.simulation.ray_engine import RayEngine
-from odp_taskbuilder.simulation.rounds import OnRound, RoundOptions, Rounds, Summary
+from odp_taskbuilder.simulation.round_options import RoundOptions
+from odp_taskbuilder.simulation.round_reports import OnRound, Summary
+from odp_taskbuilder.simulation.rounds import Rounds
 from odp_taskbuilder.simulation.run_directory import RunDirectory
 from odp_taskbuilder.simulation.tff_rounds import TffRounds, TffSetup
 
@@ -86,9 +88,11 @@ def simulate(
         evaluation_data = open_client_data(options.evaluation_data or options.data, features=deployment.evaluation.features)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch_directory(deployment))
-        directory = RunDirectory(options.run_directory or scratch / "run", deployment.population)
+        directory = RunDirectory(
+            options.run_directory or scratch / "run", deployment.population, is_kept=options.run_directory is not None
+        )
         rounds = Rounds(deployment, data, evaluation_data, options.rounds, directory, on_round=on_round, logdir=options.logdir)
-        directory.open({**rounds.settings(), "oracle": options.engine == "tff"})
+        stack.enter_context(directory.opened({**rounds.settings(), "oracle": options.engine == "tff"}))
         stack.callback(processes.stop_forkserver)
         runner = _make_runner(deployment, options, scratch)
         stack.callback(runner.close)

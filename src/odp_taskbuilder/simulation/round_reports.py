@@ -1,0 +1,92 @@
+"""What a run says of its rounds, one by one and at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Callable, Optional
+
+from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
+from odp_taskbuilder.simulation.communication import Communication
+from odp_taskbuilder.simulation.jobs import BadClient
+
+REPORTS_METRIC = f"{PROGRESS_PREFIX}reports"
+# Set by the learning process when it leaves the model as it was (spec: metrics.md).
+_REJECTED_METRIC = "finalizer/update_non_finite"
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundReport:
+    """A round that was just run.
+
+    Attributes:
+      task: "training" or "evaluation".
+      number: of the round, from 1.
+      checkpoint_round: training round whose checkpoint was used.
+      metrics: as they were written.
+      epsilon: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
+      without_effect: why a training round left the model as it was; None if it did not.
+    """
+
+    task: str
+    number: int
+    checkpoint_round: int
+    metrics: Mapping[str, float]
+    clients: int
+    bad_clients: tuple[BadClient, ...]
+    seconds: float
+    epsilon: Optional[float]
+    without_effect: Optional[str] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSummary:
+    """One task at the end of a run.
+
+    Attributes:
+      metrics: of the last round; empty if there was none.
+      communication: of all rounds, those of a resumed run included.
+    """
+
+    rounds: int
+    metrics: Mapping[str, float]
+    communication: Communication
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A run at its end.
+
+    Attributes:
+      evaluation: None if there is no evaluation task.
+      epsilon, delta: spent by the training rounds; None without a DP aggregator.
+      clients, seconds: run by this command, without what it resumed.
+      bad_clients: that were skipped by this command.
+      rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
+    """
+
+    population: str
+    training: TaskSummary
+    evaluation: Optional[TaskSummary]
+    epsilon: Optional[float]
+    delta: Optional[float]
+    clients: int
+    bad_clients: int
+    rounds_without_effect: int
+    seconds: float
+
+
+OnRound = Callable[[RoundReport], None]
+
+
+def why_without_effect(metrics: Mapping[str, float]) -> Optional[str]:
+    """Why a training round left the model as it was; None if it did not.
+
+    Args:
+      metrics: as the round's file holds them.
+    """
+    if not metrics[REPORTS_METRIC]:
+        return "no client reported"
+    if any(value for name, value in metrics.items() if name.endswith(_REJECTED_METRIC)):
+        return "the server rejected the aggregate, which is not finite"
+    return None

@@ -258,6 +258,7 @@ def _end(scratch: str, forkserver: int) -> NoReturn:
 
 
 def _end_what_was_started() -> None:
+    """Ends the other processes of this child's group."""
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             _, _, group, *_ = (process / "stat").read_text().rpartition(")")[2].split()

@@ -87,7 +87,7 @@ class _Driver:
             try:
                 result, partial = next(answers)
             except self._ray.exceptions.RayActorError as error:
-                raise errors.OdpTaskError(f"A Ray worker died {MAX_DEATHS} times on {session!r}: {error}") from error
+                raise errors.OdpTaskError(f"No Ray worker survives {session!r}: {error}") from error
             except self._ray.exceptions.RayTaskError as error:
                 # What the worker raised is the cause of Ray's own error.
                 raise error.cause if isinstance(error.cause, errors.OdpTaskError) else error from error

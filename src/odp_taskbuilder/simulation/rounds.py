@@ -59,7 +59,9 @@ class Rounds:
         self._on_round = on_round
         self._logdir = logdir
         self._events: dict[str, EventFile] = {}
-        self._client_ids = round_checks.available_clients(data, deployment.eligibility.min_example_count, options.skip_bad_clients)
+        self._client_ids = round_checks.available_clients(
+            data, deployment.eligibility.min_example_count, options.skip_bad_clients
+        )
         self._fingerprint = data.fingerprint()
         self._evaluation_client_ids: Sequence[str] = ()
         self._evaluation_fingerprint: Optional[str] = None

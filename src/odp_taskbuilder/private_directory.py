@@ -1,5 +1,4 @@
-"""Temporary directories that do not pile up: each is locked while its owner lives, and the next one removes those that killed
-processes left."""
+"""Directories that do not pile up: each is locked while its owner lives; one that nobody locks was left by a process that was killed."""
 
 from __future__ import annotations
 
@@ -10,24 +9,29 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Optional
+from typing import Callable, Optional
 
 
 @contextlib.contextmanager
-def private_directory(parent: Optional[pathlib.Path], prefix: str) -> Iterator[pathlib.Path]:
+def private_directory(
+    parent: Optional[pathlib.Path], prefix: str, is_spared: Callable[[pathlib.Path], bool] = lambda path: False
+) -> Iterator[pathlib.Path]:
     """A directory that only this user can enter, removed at the end.
 
     Args:
       parent: None takes the system's directory for temporary files.
-      prefix: of its name; directories of this prefix there are removed first, where nobody locks them.
+      prefix: of its name; abandoned directories of this prefix there are removed first.
+      is_spared: whether an abandoned directory is to stay.
 
     Raises:
       OSError: it cannot be made.
     """
     parent = parent or pathlib.Path(tempfile.gettempdir())
-    for abandoned in parent.glob(f"{prefix}*"):
-        _remove_unless_locked(abandoned)
-    path, lock = _make_locked(parent, prefix)
+    for path in parent.glob(f"{prefix}*"):
+        with abandoned(path) as is_abandoned, contextlib.suppress(OSError):
+            if is_abandoned and not is_spared(path):
+                shutil.rmtree(path)
+    path, lock = make_locked(parent, prefix)
     try:
         yield path
     finally:
@@ -35,7 +39,12 @@ def private_directory(parent: Optional[pathlib.Path], prefix: str) -> Iterator[p
         os.close(lock)
 
 
-def _make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
+def make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
+    """Makes a directory that only this user can enter; returns it with the descriptor that locks it until it is closed.
+
+    Raises:
+      OSError: it cannot be made.
+    """
     while True:
         path = tempfile.mkdtemp(prefix=prefix, dir=parent)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -46,12 +55,20 @@ def _make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
         os.close(lock)
 
 
-def _remove_unless_locked(path: pathlib.Path) -> None:
-    with contextlib.suppress(OSError):  # Locked, of another user, or already gone.
+@contextlib.contextmanager
+def abandoned(path: pathlib.Path) -> Iterator[bool]:
+    """Whether a directory is this user's, and nobody locks it; if so it is locked meanwhile."""
+    try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_uid == os.geteuid():
-                shutil.rmtree(path)
-        finally:
-            os.close(lock)
+            is_free = os.fstat(lock).st_uid == os.geteuid()
+        except BlockingIOError:
+            is_free = False
+        yield is_free
+    finally:
+        os.close(lock)

@@ -1,5 +1,5 @@
 """What a build produces: its files, their manifest, writing them to a directory at once, and reading them back.
 
-    directory.save(artifact_set, "odp_artifacts/digits", form="MapReduce", inputs=digests)
-    manifest.read_manifest("odp_artifacts/digits")
+directory.save(artifact_set, "odp_artifacts/digits", form="MapReduce", inputs=digests)
+manifest.read_manifest("odp_artifacts/digits")
 """

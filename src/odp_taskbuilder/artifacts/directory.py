@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
+from odp_taskbuilder.private_directory import private_directory
 
 _STAGING_PREFIX = ".odp-task-staging-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.
@@ -105,7 +104,11 @@ def staged_directory(destination: Union[str, os.PathLike], *, overwrite: bool = 
     # A symbolic link stays: its target is what is replaced.
     destination = pathlib.Path(os.path.realpath(destination))
     check_destination(destination, overwrite=overwrite)
-    with _storage_errors(destination), _parents(destination), _private_directory(destination.parent) as private:
+    with (
+        _storage_errors(destination),
+        _parents(destination),
+        private_directory(destination.parent, _STAGING_PREFIX, _holds_former_content) as private,
+    ):
         new = private / _NEW
         # Made by mkdir, not mkdtemp: what becomes the destination has the permissions that the user's umask gives.
         new.mkdir()
@@ -159,40 +162,9 @@ def _parents(destination: pathlib.Path) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _private_directory(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A locked directory that only this user can enter, removed at the end."""
-    _remove_abandoned(parent)
-    path, lock = _make_locked(parent)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
-
-
-def _make_locked(parent: pathlib.Path) -> tuple[pathlib.Path, int]:
-    while True:
-        path = tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another process may have taken it for abandoned before it was locked.
-        if os.path.isdir(path):
-            return pathlib.Path(path), lock
-        os.close(lock)
-
-
-def _remove_abandoned(parent: pathlib.Path) -> None:
-    for path in parent.glob(f"{_STAGING_PREFIX}*"):
-        with contextlib.suppress(OSError):  # Locked, of another user, or already gone.
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A process killed between the two renames of _swap_by_renames left the only copy of the old content here.
-                if not (path / _FORMER).exists():
-                    shutil.rmtree(path)
-            finally:
-                os.close(lock)
+def _holds_former_content(private: pathlib.Path) -> bool:
+    """A process killed between the two renames of _swap_by_renames left the only copy of the old content there."""
+    return (private / _FORMER).exists()
 
 
 def _publish(new: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> None:

@@ -7,7 +7,6 @@ has begun. Those are kept as `unfinished-*`, until `odp-task push --resume` has 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import pathlib
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.private_directory import abandoned, make_locked
 from odp_taskbuilder.service import auth, journal, observability, push
 
 # The artifacts of a build, below its directory.
@@ -43,11 +43,11 @@ def opened(given: Optional[pathlib.Path], login: auth.Login) -> Iterator[pathlib
         try:
             if given is None:
                 for left in pathlib.Path(tempfile.gettempdir()).glob(f"{_OWN_PREFIX}*"):
-                    with _abandoned(left) as is_abandoned:
+                    with abandoned(left) as is_abandoned:
                         if is_abandoned:
                             _clean(left, login)
                             _remove_if_empty(left)
-                work_dir, lock = _make_locked(pathlib.Path(tempfile.gettempdir()), _OWN_PREFIX)
+                work_dir, lock = make_locked(pathlib.Path(tempfile.gettempdir()), _OWN_PREFIX)
                 stack.callback(os.close, lock)
                 stack.callback(_remove_if_empty, work_dir)
             else:
@@ -71,7 +71,7 @@ def of_build(work_dir: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OSError: it cannot be made.
     """
-    path, lock = _make_locked(work_dir, _BUILD_PREFIX)
+    path, lock = make_locked(work_dir, _BUILD_PREFIX)
     try:
         yield path
     finally:
@@ -108,7 +108,7 @@ def _clean(work_dir: pathlib.Path, login: auth.Login) -> None:
         else:
             _log_unfinished(unfinished / ARTIFACTS, login)
     for build in work_dir.glob(f"{_BUILD_PREFIX}*"):
-        with _abandoned(build) as is_abandoned:
+        with abandoned(build) as is_abandoned:
             if is_abandoned:
                 if journal.path_for(build / ARTIFACTS).exists() and not _is_complete(build / ARTIFACTS):
                     keep(work_dir, build / ARTIFACTS, login)
@@ -122,36 +122,6 @@ def _is_complete(artifacts: pathlib.Path) -> bool:
     except errors.StorageError:
         return False
     return earlier is not None and all(entry.is_complete for entry in earlier.tasks.values())
-
-
-def _make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
-    while True:
-        path = tempfile.mkdtemp(prefix=prefix, dir=parent)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another service may have taken it for abandoned before it was locked.
-        if os.path.isdir(path):
-            return pathlib.Path(path), lock
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _abandoned(path: pathlib.Path) -> Iterator[bool]:
-    """Whether a directory is this user's, and nobody locks it; if so it is locked meanwhile."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = os.fstat(lock).st_uid == os.geteuid()
-        except BlockingIOError:
-            is_free = False
-        yield is_free
-    finally:
-        os.close(lock)
 
 
 def _remove_if_empty(directory: pathlib.Path) -> None:

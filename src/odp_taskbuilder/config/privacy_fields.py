@@ -7,7 +7,6 @@ from typing import Optional
 
 from odp_taskbuilder.config import paths, rules, spec
 
-
 # Under EVAL_ONLY the clip only fills a server state that nobody reads.
 _UNREAD_CLIP = 0.1
 

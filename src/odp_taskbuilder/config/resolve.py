@@ -12,7 +12,6 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.config import load, metric_names, paths, privacy_fields, rules, spec, tasks
 from odp_taskbuilder.proto import task_builder_pb2
 
-
 _NO_OPTIONS = spec.ResolveOptions()
 
 

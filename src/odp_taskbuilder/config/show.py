@@ -8,7 +8,6 @@ from typing import Optional, Union
 
 from odp_taskbuilder.config import paths, spec
 
-
 Shown = Union[str, int, float, bool, None]
 
 

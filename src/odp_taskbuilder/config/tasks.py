@@ -8,7 +8,6 @@ from typing import Optional
 
 from odp_taskbuilder.config import artifact_urls, paths, rules, spec
 
-
 _TRAINING_TRAFFIC_WEIGHT = 100
 # 18 digits always fit into the 64 bits that the task server has for k.
 _SELECTOR = re.compile(r"every_0*([1-9][0-9]{0,17})_(round|hour)")

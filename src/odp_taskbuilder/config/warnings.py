@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from odp_taskbuilder.config import metric_names, paths, spec
 
-
 # The range that the schema of the task server documents for traffic weights.
 _MAX_TRAFFIC_WEIGHT = 1000
 # The name column of the server's metrics table (spec: metrics.md, section 4).

@@ -166,7 +166,8 @@ def test_a_command_that_is_starting_ends_as_cleanly(engine, number, code, worksh
         pytest.importorskip("ray")
     before = places_of_scratch()
     mark = f"ODP_TASK_TEST_MARK={tmp_path}"
-    command = ["env", mark, ODP_TASK, *map(str, SIMULATE), "--rounds", "100", "--engine", engine]
+    # JAX, which other tests import, sets the log level of whoever is started after it.
+    command = ["env", "-u", "TF_CPP_MIN_LOG_LEVEL", mark, ODP_TASK, *map(str, SIMULATE), "--rounds", "100", "--engine", engine]
     process = subprocess.Popen(command, cwd=workshop, stderr=subprocess.PIPE, text=True, start_new_session=True)
     file, content = STARTING[engine]
     wait_until(lambda: any(content in read(f"/proc/{pid}/{file}") for pid in descendants(mark)), seconds=60)
@@ -287,7 +288,9 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
         epsilon = 1.234000001
         on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())
-        return Summary("digits", nothing, None, 0.12345670001, 1e-6, clients=10, bad_clients=0, rounds_without_effect=1, seconds=1.0)
+        return Summary(
+            "digits", nothing, None, 0.12345670001, 1e-6, clients=10, bad_clients=0, rounds_without_effect=1, seconds=1.0
+        )
 
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])

@@ -5,6 +5,7 @@ At 0.2 million parameters this is tested for every kind of task in test_matrix.p
 
 from __future__ import annotations
 
+import multiprocessing
 import pathlib
 import tempfile
 
@@ -52,12 +53,29 @@ def test_at_fifty_million_parameters():
     assert_the_clip_holds(Task(FIFTY_MILLION, LearningAlgorithm.FED_AVG, DpAggregator.FIXED_GAUSSIAN, clip=1e-3))
 
 
+def clip_for(aggregator: DpAggregator) -> float:
+    # The trees take updates with an element beyond a hundred clips for zero.
+    return 5e-2 if aggregator.is_tree else 1e-3
+
+
 @pytest.mark.full
 @for_each_algorithm
 @for_each_dp_aggregator
-@pytest.mark.parametrize("model", [FOUR_MILLION, FIFTY_MILLION], ids=["4M", "50M"])
-def test_for_every_aggregator(model, algorithm, aggregator):
-    assert_the_clip_holds(Task(model, algorithm, aggregator, clip=1e-3))
+def test_for_every_aggregator_at_four_million_parameters(algorithm, aggregator):
+    assert_the_clip_holds(Task(FOUR_MILLION, algorithm, aggregator, clip=clip_for(aggregator)))
+
+
+@pytest.mark.full
+@for_each_algorithm
+@for_each_dp_aggregator
+def test_for_every_aggregator_at_fifty_million_parameters(algorithm, aggregator):
+    # Each in a process of its own: TensorFlow does not give back the gigabytes that one takes.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(assert_the_clip_holds_at_fifty_million, (algorithm, aggregator))
+
+
+def assert_the_clip_holds_at_fifty_million(algorithm, aggregator):
+    assert_the_clip_holds(Task(FIFTY_MILLION, algorithm, aggregator, clip=clip_for(aggregator)))
 
 
 @for_each_algorithm

@@ -31,6 +31,13 @@ def private_directory(
         with abandoned(path) as is_abandoned, contextlib.suppress(OSError):
             if is_abandoned and not is_spared(path):
                 shutil.rmtree(path)
+    with locked_directory(parent, prefix) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def locked_directory(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
+    """The same without removing those that are abandoned."""
     path, lock = make_locked(parent, prefix)
     try:
         yield path

@@ -31,7 +31,11 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
     "--plot", "plot_file", type=_FILE, help="Plot each metric over the rounds, all runs in one figure (.png, .svg, .pdf)."
 )
 @click.option("--csv", "csv_file", type=_FILE, help="Write one line per run and round.")
-@click.option("--logdir", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Write TensorBoard summaries, a directory per run; those of a former export are replaced.")
+@click.option(
+    "--logdir",
+    type=click.Path(file_okay=False, path_type=pathlib.Path),
+    help="Write TensorBoard summaries, a directory per run; those of a former export are replaced.",
+)
 @options.json_option
 @network_options
 def command(

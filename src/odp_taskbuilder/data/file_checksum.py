@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import pathlib
 
-import google_crc32c
-
 from odp_taskbuilder import errors
-
-_CHUNK_BYTES = 1 << 20
+from odp_taskbuilder.artifacts import manifest
 
 
 def file_checksum(path: pathlib.Path) -> str:
-    """Size and CRC32C of a file, read once: about a second for each gigabyte or two.
+    """SHA-256 of a file, read once.
 
     Raises:
       StorageError: it cannot be read.
     """
-    checksum, size = google_crc32c.Checksum(), 0
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                checksum.update(chunk)
-                size += len(chunk)
+        return manifest.digest_file(path).sha256
     except OSError as error:
         raise errors.StorageError(f"Cannot read {path}: {error.strerror}") from error
-    return f"{size} {checksum.digest().hex()}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.private_directory import abandoned, make_locked
+from odp_taskbuilder.private_directory import abandoned, locked_directory, make_locked
 from odp_taskbuilder.service import auth, journal, observability, push
 
 # The artifacts of a build, below its directory.
@@ -64,19 +64,13 @@ def opened(given: Optional[pathlib.Path], login: auth.Login) -> Iterator[pathlib
         yield work_dir.resolve()
 
 
-@contextlib.contextmanager
-def of_build(work_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+def of_build(work_dir: pathlib.Path) -> contextlib.AbstractContextManager[pathlib.Path]:
     """A directory for one build, removed at the end.
 
     Raises:
       OSError: it cannot be made.
     """
-    path, lock = make_locked(work_dir, _BUILD_PREFIX)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+    return locked_directory(work_dir, _BUILD_PREFIX)
 
 
 def keep(work_dir: pathlib.Path, artifacts: pathlib.Path, login: auth.Login) -> str:

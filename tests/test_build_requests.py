@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from odp_taskbuilder import build, tasks
+from odp_taskbuilder import build
+from odp_taskbuilder.artifacts import tasks
 from odp_taskbuilder.cli import output
 from odp_taskbuilder.config import ResolveOptions
 from odp_taskbuilder.transport.deadline import Network

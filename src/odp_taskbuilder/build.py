@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import errors, inputs, tasks
-from odp_taskbuilder.artifacts import directory, manifest
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import directory, manifest, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ArtifactUrls, ResolveOptions, TaskSpec
-from odp_taskbuilder.model import files, input_spec, scan
+from odp_taskbuilder.model import input_spec
 from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
-from odp_taskbuilder.service import push
+from odp_taskbuilder.push import push
+from odp_taskbuilder.scan import files, scan
+from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
 
 if TYPE_CHECKING:

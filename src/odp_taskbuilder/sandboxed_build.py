@@ -19,12 +19,14 @@ from typing import Any, BinaryIO
 from google.protobuf import text_format
 
 from odp_taskbuilder import build as pipeline
-from odp_taskbuilder import errors, inputs, sandbox, tasks
-from odp_taskbuilder.artifacts import artifact_set, directory, manifest
+from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.artifacts import artifact_set, directory, manifest, tasks
+from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
-from odp_taskbuilder.service import artifact_files
+from odp_taskbuilder.push import artifact_files
+from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
 
 # Where the child leaves its artifacts, below its scratch directory.
@@ -152,7 +154,7 @@ def _min_client_version(built: pathlib.Path, name: str) -> str:
     return version
 
 
-def _open(built: pathlib.Path, name: str, max_bytes: int = artifact_files.MAX_ARTIFACT_BYTES) -> BinaryIO:
+def _open(built: pathlib.Path, name: str, max_bytes: int = server_limits.MAX_ARTIFACT_BYTES) -> BinaryIO:
     # The directory itself may have been replaced by a link, too.
     if built.is_symlink():
         raise errors.ModelError("The sandboxed work left a link in place of its output.")

@@ -7,8 +7,8 @@ import sys
 
 import tensorflow as tf
 
-from odp_taskbuilder.simulation.client_runtime import ClientRuntime, load_client_only_plan
-from odp_taskbuilder.simulation.server_runtime import load_plan, open_server
+from odp_taskbuilder.runtime.client_runtime import ClientRuntime, load_client_only_plan
+from odp_taskbuilder.runtime.server_runtime import load_plan, open_server
 
 artifacts, scratch = map(pathlib.Path, sys.argv[1:])
 

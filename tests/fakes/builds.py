@@ -14,8 +14,8 @@ import time
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import errors, sandboxed_build, tasks
-from odp_taskbuilder.artifacts import artifact_set, directory
+from odp_taskbuilder import errors, sandboxed_build
+from odp_taskbuilder.artifacts import artifact_set, directory, tasks
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.proto import task_builder_pb2

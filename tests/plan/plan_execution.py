@@ -25,8 +25,8 @@ from odp_taskbuilder.plan import builder, initial_state, naming
 from odp_taskbuilder.plan.client import DataSource
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.simulation.client_runtime import ClientRuntime
-from odp_taskbuilder.simulation.server_runtime import open_server
+from odp_taskbuilder.runtime.client_runtime import ClientRuntime
+from odp_taskbuilder.runtime.server_runtime import open_server
 
 BATCH_SIZE = 2
 REPORT_GOAL = 3

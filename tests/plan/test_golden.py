@@ -10,8 +10,8 @@ from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.build import build
 from odp_taskbuilder.ops.report import ops_report
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
-from odp_taskbuilder.simulation.client_runtime import ClientRuntime, load_client_only_plan
-from odp_taskbuilder.simulation.server_runtime import load_plan, open_server, reduce_in_two_layers
+from odp_taskbuilder.runtime.client_runtime import ClientRuntime, load_client_only_plan
+from odp_taskbuilder.runtime.server_runtime import load_plan, open_server, reduce_in_two_layers
 
 NOISE = "server/aggregator/query_state/numerator_state/stddev"
 FORMS = ("mapreduce", "distribute_aggregate")

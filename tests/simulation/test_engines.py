@@ -14,7 +14,7 @@ import child_handlers
 import pytest
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.private_directory import private_directory
+from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.simulation import plan_rounds
 from odp_taskbuilder.simulation.deployment import load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine

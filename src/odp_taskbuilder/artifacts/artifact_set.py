@@ -19,10 +19,6 @@ REPORT = "report.pbtxt"
 MANIFEST = "manifest.json"
 EVALUATION_PREFIX = "eval_"
 
-# The server reads an artifact into one byte array, and restores no larger tensor from a checkpoint.
-MAX_ARTIFACT_BYTES = (1 << 31) - 1
-MAX_TENSOR_BYTES = 500 << 20
-
 
 @dataclasses.dataclass(frozen=True)
 class TaskArtifacts:

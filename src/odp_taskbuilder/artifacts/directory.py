@@ -18,7 +18,7 @@ from typing import Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
-from odp_taskbuilder.private_directory import private_directory
+from odp_taskbuilder.base.private_directory import private_directory
 
 _STAGING_PREFIX = ".odp-task-staging-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.

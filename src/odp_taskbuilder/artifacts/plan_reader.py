@@ -15,7 +15,8 @@ from typing import Any, Optional, Union
 from google.protobuf import message as protobuf_message
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import artifact_set, wire
+from odp_taskbuilder.artifacts import wire
+from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.config.spec import PlanForm
 from odp_taskbuilder.proto import plan_pb2
 
@@ -83,7 +84,7 @@ def open_plan(path: Union[str, os.PathLike]) -> Iterator[PlanFile]:
 
 def parse_plan(source: wire.Source, what: str) -> PlanFile:
     """See `open_plan`."""
-    if len(source) > artifact_set.MAX_ARTIFACT_BYTES:
+    if len(source) > server_limits.MAX_ARTIFACT_BYTES:
         raise errors.ArtifactError(f"{what} is no plan: it is {len(source)} bytes long, and servers read less than 2 GiB")
     try:
         fields = list(wire.fields(source, 0, len(source), what, limit=_MAX_FIELDS))

@@ -163,7 +163,8 @@ def _build_remotely(
     network: Any,
     json_mode: bool,
 ) -> None:
-    from odp_taskbuilder.service import auth, remote_build
+    from odp_taskbuilder.push import auth
+    from odp_taskbuilder.server import remote_build
 
     with output.Progress().stage(f"building on {server}"):
         response = remote_build.build_remotely(

@@ -47,7 +47,7 @@ def command(
       odp-task push odp_artifacts/digits --task_management_server http://localhost:8082
       odp-task push --resume odp_artifacts/digits
     """
-    from odp_taskbuilder.service import auth, push
+    from odp_taskbuilder.push import auth, push
 
     pushed = push.push(
         directory,

@@ -116,8 +116,9 @@ def command(
       odp-task serve --allow_read gs://models/digits --task_management_server http://localhost:8082
       odp-task serve --host 0.0.0.0 --token_file tokens.txt --allow_read gs://models --allow_write gs://artifacts
     """
+    from odp_taskbuilder.push import auth
     from odp_taskbuilder.sandbox import SandboxLimits
-    from odp_taskbuilder.service import access, auth, build_service, serving
+    from odp_taskbuilder.server import access, build_service, serving
 
     _check_server(task_management_server)
     readable = access.AllowedPlaces.parse(allow_read)
@@ -151,7 +152,7 @@ def command(
 
 def _check_server(url: Optional[str]) -> None:
     """Raises errors.UsageError for what no task could be created at."""
-    from odp_taskbuilder.service import locating
+    from odp_taskbuilder.push import locating
 
     if url is None:
         return

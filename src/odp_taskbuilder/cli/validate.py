@@ -8,7 +8,7 @@ import click
 
 from odp_taskbuilder import config, errors
 from odp_taskbuilder.cli import options, output
-from odp_taskbuilder.validation import ConfigCheck, check_configs
+from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
 
 
 @click.command(name="validate", cls=options.CommandWithArguments)

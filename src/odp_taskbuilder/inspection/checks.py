@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional
 
-from odp_taskbuilder.artifacts.artifact_set import MAX_TENSOR_BYTES
+from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
+from odp_taskbuilder.base.server_limits import MAX_TENSOR_BYTES
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.plan_facts import (
     Client,
@@ -19,7 +20,6 @@ from odp_taskbuilder.inspection.plan_facts import (
     Session,
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
-from odp_taskbuilder.inspection.tensors import TensorSpec, shape_text
 
 # What the server's native aggregation knows.
 _INTRINSICS = ("federated_sum", "federated_mean", "federated_weighted_mean")

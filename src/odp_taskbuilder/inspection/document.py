@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from odp_taskbuilder.artifacts.tensors import TensorSpec
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, TensorFacts
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.inspection.inspect import InspectedFile, Inspection
@@ -19,7 +20,6 @@ from odp_taskbuilder.inspection.plan_facts import (
     Session,
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
-from odp_taskbuilder.inspection.tensors import TensorSpec
 from odp_taskbuilder.inspection.traffic import Traffic
 from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.report import OpsReport, OpUse

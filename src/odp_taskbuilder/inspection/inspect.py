@@ -10,9 +10,9 @@ from typing import Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, plan_reader, wire
+from odp_taskbuilder.artifacts.tensors import TensorSpec
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, read_checkpoint_facts
 from odp_taskbuilder.inspection.plan_facts import PlanFacts, read_plan_facts
-from odp_taskbuilder.inspection.tensors import TensorSpec
 from odp_taskbuilder.inspection.traffic import Traffic, traffic_of
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.plan.sstable import MAGIC

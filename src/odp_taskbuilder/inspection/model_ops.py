@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Optional, Union
 
-from odp_taskbuilder import build, inputs
+from odp_taskbuilder import build
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.ops import provenance
@@ -13,6 +13,7 @@ from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import ops_of, with_kernels
 from odp_taskbuilder.ops.tflite import OpKind, read_tflite
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.tensors import shape_text
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.inspect import Inspection, TaskTraffic
 from odp_taskbuilder.inspection.plan_facts import DistributeAggregateServer, MapReduceServer, PlanFacts
-from odp_taskbuilder.inspection.tensors import shape_text
 from odp_taskbuilder.ops.tflite import OpKind
 
 if TYPE_CHECKING:

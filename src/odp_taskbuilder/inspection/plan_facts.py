@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Optional, Union
 
-from odp_taskbuilder.artifacts import plan_reader
-from odp_taskbuilder.inspection import client_graph, server_graph
-from odp_taskbuilder.inspection.tensors import TensorSpec, spec_of
+from odp_taskbuilder.artifacts import client_graph, plan_reader
+from odp_taskbuilder.artifacts.tensors import TensorSpec, spec_of
+from odp_taskbuilder.inspection import server_graph
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpsReport, ops_of
 from odp_taskbuilder.ops.tflite import read_tflite

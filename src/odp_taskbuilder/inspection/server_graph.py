@@ -12,7 +12,7 @@ from google.protobuf import message as protobuf_message
 import odp_taskbuilder.proto  # noqa: F401  makes TensorFlow's protos importable without TensorFlow
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import dtypes, wire
-from odp_taskbuilder.inspection.tensors import TensorSpec, shape_of
+from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_of
 
 # isort: split
 from tensorflow.core.framework import node_def_pb2

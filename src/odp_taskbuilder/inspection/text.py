@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional, Union
 
+from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, TensorFacts
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.inspection.diff import Difference
@@ -18,7 +19,6 @@ from odp_taskbuilder.inspection.plan_facts import (
     Session,
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
-from odp_taskbuilder.inspection.tensors import TensorSpec, shape_text
 from odp_taskbuilder.inspection.traffic import Traffic
 from odp_taskbuilder.inspection.verify import Verification
 from odp_taskbuilder.ops.advice import advice_for

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Optional
 
+from odp_taskbuilder.artifacts.tensors import TensorSpec, checkpoint_bytes
 from odp_taskbuilder.inspection.plan_facts import DistributeAggregateServer, MapReduceServer, PlanFacts
-from odp_taskbuilder.inspection.tensors import TensorSpec, checkpoint_bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,16 +14,16 @@ from typing import Any
 
 from odp_taskbuilder import sandbox
 from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.artifacts.client_graph import describe_client_graph
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.synthetic import Feature, SyntheticClientData
-from odp_taskbuilder.inspection.client_graph import describe_client_graph
 from odp_taskbuilder.ops.tflite import read_tflite
 
 _CLIENTS = 2
 # Enough for a full batch and a partial one, without making a large batch size costly.
 _MAX_EXAMPLES = 40
 # Imported once for all rounds, before the sandboxes are entered.
-_PRELOAD = ("odp_taskbuilder.simulation.client_runtime", "odp_taskbuilder.simulation.server_runtime")
+_PRELOAD = ("odp_taskbuilder.runtime.client_runtime", "odp_taskbuilder.runtime.server_runtime")
 # Labels are 0 or 1: in range for any classifier.
 _CLASSES = 2
 _LIMITS = sandbox.SandboxLimits(wall_seconds=300, cpu_seconds=600)
@@ -89,8 +89,8 @@ class TrialRounds:
 
 def _run_round(plan: str, client_only_plan: str, checkpoint: str) -> dict[str, Any]:
     """Runs in the sandbox, whose working directory is its scratch directory."""
-    from odp_taskbuilder.simulation.client_runtime import ClientRuntime, load_client_only_plan
-    from odp_taskbuilder.simulation.server_runtime import load_plan, open_server
+    from odp_taskbuilder.runtime.client_runtime import ClientRuntime, load_client_only_plan
+    from odp_taskbuilder.runtime.server_runtime import load_plan, open_server
 
     server = open_server(load_plan(plan))
     client_plan = load_client_only_plan(client_only_plan)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.artifact_set import MAX_ARTIFACT_BYTES, MAX_TENSOR_BYTES
+from odp_taskbuilder.base.server_limits import MAX_ARTIFACT_BYTES, MAX_TENSOR_BYTES
 from odp_taskbuilder.config.spec import DpAggregator, OptimizerKind, TaskSpec
 from odp_taskbuilder.learning.model_checks import describe
 from odp_taskbuilder.model.load import LoadedModel, WeightSpec

@@ -6,7 +6,8 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from odp_taskbuilder import errors, figure_file
+from odp_taskbuilder import errors
+from odp_taskbuilder.base import figure_file
 from odp_taskbuilder.metrics.run import Run, metric_names, short_name
 
 _COLUMNS = 3

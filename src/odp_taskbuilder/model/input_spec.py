@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
-from odp_taskbuilder.model import files
+from odp_taskbuilder.scan import files
 
 from tensorflow.core.framework import types_pb2  # isort: skip
 from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2, struct_pb2  # isort: skip

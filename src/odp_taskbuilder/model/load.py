@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.model import files
+from odp_taskbuilder.scan import files
 
 # What save_functional_model attaches to the root of a SavedModel.
 _MEMBERS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 
-from odp_taskbuilder import figure_file
+from odp_taskbuilder.base import figure_file
 from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve
 
 _AXIS_LABELS = {

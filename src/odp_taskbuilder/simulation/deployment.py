@@ -12,12 +12,12 @@ from google.protobuf import message, text_format
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
+from odp_taskbuilder.artifacts.client_graph import describe_client_graph
 from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
 from odp_taskbuilder.data.synthetic import Feature
-from odp_taskbuilder.inspection.client_graph import describe_client_graph
 from odp_taskbuilder.ops.tflite import read_tflite
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
-from odp_taskbuilder.simulation import plan_files
+from odp_taskbuilder.runtime import plan_files
 
 # The ids that a task server gives to the first tasks of a population.
 TRAINING_TASK_ID, EVALUATION_TASK_ID = 1, 2

@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.private_directory import private_directory
+from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import ClientSession, SessionResult, WorkerSetup
 from odp_taskbuilder.simulation.processes import MAX_DEATHS, ChildProcesses

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.build import input_digests, require_safe
 from odp_taskbuilder.config import load_config
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
-from odp_taskbuilder.private_directory import private_directory
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine

@@ -94,7 +94,7 @@ class _Oracle:
 
     def __call__(self, round_: _TffRound) -> dict[str, float]:
         from odp_taskbuilder.plan import naming
-        from odp_taskbuilder.simulation.graph_session import metric_value
+        from odp_taskbuilder.runtime.graph_session import metric_value
 
         computation = self._computations[round_.task_id]
         datasets = [self._client_dataset(round_.task_id, client_id) for client_id in round_.client_ids]

@@ -19,7 +19,7 @@ from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.data.synthetic import Feature
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.simulation import client_runtime, server_runtime
+from odp_taskbuilder.runtime import client_runtime, server_runtime
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ApplyPartials,

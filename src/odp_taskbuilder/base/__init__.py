@@ -1,0 +1,4 @@
+"""What several rooms share and none of them owns: the server's size limits, figures as files, directories that clean up after themselves.
+
+Uses nothing of this package but errors.py. What knows of a config, a model, a plan or a server belongs upstairs.
+"""

@@ -21,6 +21,7 @@ from google.protobuf import text_format
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import directory, manifest, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.spec import ArtifactUrls, ResolveOptions, TaskSpec
 from odp_taskbuilder.model import input_spec
@@ -46,6 +47,7 @@ Stage = Callable[[str], contextlib.AbstractContextManager]
 DEFAULT_OUTPUT = "odp_artifacts"
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
     """What a build does beside what its config says.
@@ -99,6 +101,7 @@ class BuildResult:
     uploaded: tuple[str, ...] = ()
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class BuildRequest:
     """What is known of a build before its model is looked at.
@@ -191,7 +194,15 @@ def check_request(
     spec = dataclasses.replace(spec, notices=(*spec.notices, *in_vain))
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
-    return BuildRequest(loaded, spec, options, destination, overwrite, has_destinations, network)
+    return BuildRequest(
+        task_config=loaded,
+        spec=spec,
+        options=options,
+        destination=destination,
+        overwrite=overwrite,
+        has_destinations=has_destinations,
+        network=network,
+    )
 
 
 def build_tasks(

@@ -132,7 +132,13 @@ def test_the_upload_of_a_build_ends_by_its_deadline(endless, tmp_path, monkeypat
     artifacts = save_artifacts(tmp_path / "digits", **tasks)
     loaded = load_config(_CONFIG)
     request = build.BuildRequest(
-        loaded, resolve(loaded), build.BuildOptions(), artifacts, overwrite=False, has_destinations=True, network=NETWORK
+        task_config=loaded,
+        spec=resolve(loaded),
+        options=build.BuildOptions(),
+        destination=artifacts,
+        overwrite=False,
+        has_destinations=True,
+        network=NETWORK,
     )
     _ends(lambda: request.upload(build.unannounced), errors.StorageError)
 

@@ -2,13 +2,17 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
+import refused_models
 from google.protobuf import text_format
 from serving_process import ERROR, build_request, parsed, running_server
 
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2
 
+ODP_TASK = pathlib.Path(sys.executable).with_name("odp-task")
 EXAMPLE = pathlib.Path(__file__).resolve().parent.parent.parent / "configs" / "digits"
 
 
@@ -18,12 +22,16 @@ def root(tmp_path_factory):
     shutil.copytree(EXAMPLE / "saved_model", root / "models" / "digits")
     shutil.copytree(EXAMPLE / "saved_model", root / "models" / "broken")
     (root / "models" / "broken" / "saved_model.pb").write_bytes(b"\x0a\xff no model")
+    for op in refused_models.ADDITIONS:
+        refused_models.save(root / "models" / op, op, root / "canary")
     return root
 
 
 @pytest.fixture(scope="module")
 def server(root):
-    with running_server("--allow_read", str(root / "models"), "--allow_write", str(root / "out"), build="") as server:
+    places = ("--allow_read", str(root / "models"), "--allow_write", str(root / "out"))
+    # Nothing listens there: a refused model is refused before any task is created.
+    with running_server(*places, "--task_management_server", "http://127.0.0.1:9", build="") as server:
         yield server
 
 
@@ -61,3 +69,28 @@ def test_a_model_that_is_none(server, root, config):
     assert info.error_type == ERROR.INVALID_REQUEST
     assert info.error_message.startswith(f"Cannot load TFF functional model from {model}. ")
     assert "build-" not in info.error_message  # The path of the copy.
+
+
+@pytest.mark.parametrize("artifacts", [False, True], ids=["build-task-group", "build-artifacts"])
+@pytest.mark.parametrize("op", refused_models.ADDITIONS)
+def test_a_model_that_the_scan_refuses_is_refused_at_both_endpoints(server, root, config, op, artifacts):
+    model = root / "models" / op
+    config.population_name = f"refused-{op}"
+    info = parsed(server.post(build_request(model, config), artifacts=artifacts, timeout=300)).error_info
+    assert info.error_type == ERROR.INVALID_REQUEST
+    assert info.error_message.startswith(f"Cannot load TFF functional model from {model}. ")
+    assert op in info.error_message
+    assert "this server loads no other" in info.error_message
+    assert not (root / "canary").exists()
+
+
+@pytest.mark.parametrize("artifact_only", [(), ("--build_artifact_only=true",)])
+def test_a_build_by_a_server_says_that_the_model_is_refused(server, root, config, tmp_path, artifact_only):
+    (tmp_path / "config.pbtxt").write_text(text_format.MessageToString(config))
+    command = (ODP_TASK, "build", "--saved_model", root / "models" / "WriteFile", "--task_config", tmp_path / "config.pbtxt")
+    done = subprocess.run(
+        [*map(str, command), "--task_builder_server", server.url, *artifact_only], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert "WriteFile" in done.stderr
+    assert "this server loads no other" in done.stderr

@@ -34,10 +34,10 @@ def run(tasks, clients, tmp_path):
         **options,
     ):
         directory = tmp_path / name
-        round_options = RoundOptions(rounds, clients_per_round, skip_bad_clients=skip_bad_clients)
+        round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients)
         options = SimulationOptions(
-            str(data),
-            round_options,
+            data=str(data),
+            rounds=round_options,
             evaluation_data=str(clients / "test"),
             run_directory=directory,
             **{"num_workers": 2, **options},

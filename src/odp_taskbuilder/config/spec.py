@@ -11,6 +11,8 @@ import enum
 from collections.abc import Mapping
 from typing import Optional
 
+from odp_taskbuilder.base.keyword_only import keyword_only
+
 # The number of devices that privacy accounting assumes when nothing else is stated (spec: privacy.md, section 1).
 ASSUMED_POPULATION = 3_000_000
 # Metrics, which carry no noise, say much about each client of a smaller round.
@@ -167,6 +169,7 @@ class EligibilitySpec:
     min_example_count: int
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class PrivacySpec:
     """What the privacy accounting starts from.
@@ -237,6 +240,7 @@ class TaskSpec:
     notices: tuple[str, ...] = ()
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class ResolveOptions:
     """Options of the command line that take part in resolving a config.

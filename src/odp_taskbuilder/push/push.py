@@ -17,6 +17,7 @@ from typing import Callable, Optional
 import requests
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.proto import task_pb2
 from odp_taskbuilder.push import artifact_files, auth, locating, task_management
 from odp_taskbuilder.push import journal as journals
@@ -31,6 +32,7 @@ _PROGRESS_BYTES = 64 << 20
 _DEAD = (task_pb2.TaskStatus.CANCELED, task_pb2.TaskStatus.FAILED)
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class PushOptions:
     """How to push.

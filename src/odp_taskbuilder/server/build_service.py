@@ -21,6 +21,7 @@ import requests
 from google.protobuf import message
 
 from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.config import resolve
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
@@ -39,6 +40,7 @@ _CLOSING = "The server is shutting down."
 _BUILD_FUNCTION = "odp_taskbuilder.server.build_worker:build"
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class ServiceOptions:
     """What a service may do, and how.

@@ -44,7 +44,11 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         yield
 
     try:
-        build_options = pipeline.BuildOptions(resolve_options, options["skip_flex_ops_check"], options["artifact_only"])
+        build_options = pipeline.BuildOptions(
+            resolve=resolve_options,
+            skip_flex_ops_check=options["skip_flex_ops_check"],
+            artifact_only=options["artifact_only"],
+        )
         built = pipeline.build_tasks(saved_model, loaded, build_options, stage=stage)
         directory.save(
             built.artifacts, pathlib.Path(sandboxed_build.DIRECTORY), form=built.spec.form.value, inputs=built.inputs

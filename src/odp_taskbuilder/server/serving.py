@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.push import auth
 from odp_taskbuilder.server import admission, app, build_service, http_server, observability, work_directory
 from odp_taskbuilder.transport import redaction
@@ -22,6 +23,7 @@ _TURN_SECONDS = 0.5
 _LAST_ANSWERS_SECONDS = 3.0
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class ServeOptions:
     """How to serve.

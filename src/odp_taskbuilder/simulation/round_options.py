@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice
 from odp_taskbuilder.simulation.sampling import Sampling
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class RoundOptions:
     """What a run does, beside what the tasks say.

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.build import input_digests, require_safe
 from odp_taskbuilder.config import load_config
@@ -37,6 +38,7 @@ _SCRATCH_CHECKPOINTS = 40
 _MEMORY_FILE_SYSTEM = "/dev/shm"
 
 
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class SimulationOptions:
     """What to run, and with what.

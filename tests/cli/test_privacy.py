@@ -6,8 +6,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 
+import dp_accounting
 import pytest
 from click.testing import CliRunner
+from dp_accounting import rdp
 
 from odp_taskbuilder.cli.main import cli
 
@@ -67,6 +69,18 @@ def test_noise_from_a_config_and_the_options_that_replace_its_values():
     assert configured["noise_multiplier"] == 2.0 and configured["epsilon"] < 0.1
 
 
+def test_a_tree_is_accounted_for_at_the_pace_that_is_stated():
+    tree = ["epsilon", "--aggregator", "TREE_AGGREGATION", "--report_goal", 500, "--rounds", 1000, "--noise_multiplier", 20]
+    tree += ["--minimum_separation", 1000, "--epsilon", 1e6]
+    for pace, contributions in ((None, 6), (1000, 1)):
+        answer = document(*tree, *([] if pace is None else ["--rounds_per_day", pace]))
+        event = dp_accounting.SingleEpochTreeAggregationDpEvent(20 / contributions, [1000])
+        accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_SPECIAL).compose(event)
+        assert answer["contributions_per_client"] == contributions
+        assert answer["epsilon"] == pytest.approx(accountant.get_epsilon(1 / 3e6), rel=1e-12)
+        assert any(f"pace of {pace or 24} a day or more" in sentence for sentence in answer["assumptions"])
+
+
 def test_the_guides_delta_needs_the_population_that_allows_it():
     refused = odp_task("noise", "--report_goal", 200, "--rounds", 100, "--delta", 1e-6)
     assert refused.returncode == 2
@@ -91,6 +105,11 @@ def test_the_guides_delta_needs_the_population_that_allows_it():
         (["noise", "--rounds", 10, "--report_goal", 5, "--epsilon", "inf"], "'inf' is not a finite number"),
         (["noise", "--rounds", 10, "--report_goal", 5, "--delta", "-1e-9"], "delta must be between"),
         (["noise", "--rounds", 10, "--report_goal", 5, "--population", 0], "population must be at least 1"),
+        (["noise", "--rounds", 10, "--report_goal", 5, "--rounds_per_day", 0], "rounds_per_day must be above 0"),
+        (
+            ["noise", "--rounds", 10, "--report_goal", 5, "--rounds_per_day", 1e300],
+            "rounds_per_day must be above 0 and at most 1e+09",
+        ),
         (
             [
                 "epsilon",

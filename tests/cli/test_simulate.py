@@ -289,17 +289,35 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
         on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())
         return Summary(
-            "digits", nothing, None, 0.12345670001, 1e-6, clients=10, bad_clients=0, rounds_without_effect=1, seconds=1.0
+            population="digits",
+            training=nothing,
+            evaluation=None,
+            epsilon=0.12345670001,
+            delta=1e-6,
+            assumptions=("Rounds are assumed to come.",),
+            clients=10,
+            bad_clients=0,
+            rounds_without_effect=1,
+            seconds=1.0,
         )
 
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])
     assert "epsilon 1.235\n  the model stays as it was: no client reported\n" in done.stderr
     assert "training rounds that left the model as it was: 1\n" in done.stdout
-    assert "epsilon 0.1234568 at delta 1e-06 after 1 rounds" in done.stdout
+    assert "epsilon 0.1234568 at delta 1e-06 after 1 rounds\n    Rounds are assumed to come.\n" in done.stdout
 
 
 def test_the_command_itself_does_without_tensorflow():
     heavy = ("tensorflow", "h5py", "matplotlib", "ray")
     check = f"import sys, odp_taskbuilder.cli.simulate; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_two_paces_in_one_command_are_refused():
+    asked = ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1", "--hours_per_round", "2"]
+    done = CliRunner().invoke(cli, [*asked, "--rounds_per_day", "24"], standalone_mode=False)
+    assert done.exception.exit_code == 2
+    assert "--hours_per_round 2 makes 12 rounds per day, --rounds_per_day says 24." in done.exception.message
+    agreed = CliRunner().invoke(cli, [*asked, "--rounds_per_day", "12"], standalone_mode=False)
+    assert "There is no directory x." in agreed.exception.message

@@ -69,7 +69,30 @@ def test_trees_need_a_separation_of_all_rounds(separation):
     text = tree.replace("minimum_separation: 10", f"minimum_separation: {separation}")
     (warning,) = config.warnings_for(config.resolve(config.parse_config(text)))
     assert warning.path == "policies.min_separation_policy.minimum_separation"
-    assert "more than once in 10 rounds" in warning.message
+    assert f"take part {10 if separation == 0 else 2} times in 10 rounds" in warning.message
+    assert "10 or more would make it once" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("separation", "part"),
+    [
+        (
+            1000,
+            "6 times in 1000 rounds, which TREE_AGGREGATION pays for with epsilon; a larger separation does not help: phones forget",
+        ),
+        (
+            100,
+            "10 times in 1000 rounds, which TREE_AGGREGATION pays for with epsilon; 168 or more would make it 6 times, not fewer",
+        ),
+    ],
+)
+def test_trees_that_outlast_the_memory_of_phones_are_warned_of(separation, part):
+    text = CLEAN.replace("FIXED_GAUSSIAN", "TREE_AGGREGATION").replace("rounds: 10 ", "rounds: 1000 ")
+    text = text.replace("minimum_separation: 10", f"minimum_separation: {separation}")
+    (warning,) = config.warnings_for(config.resolve(config.parse_config(text)))
+    assert part in warning.message and "168 rounds at 24 a day (--rounds_per_day)" in warning.message
+    fast = config.ResolveOptions(rounds_per_day=1000)
+    assert len(config.warnings_for(config.resolve(config.parse_config(text), fast))) == (separation < 1000)
 
 
 def test_small_rounds_may_leave_no_noise_to_an_adaptive_clip():

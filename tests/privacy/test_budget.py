@@ -110,7 +110,7 @@ def test_gaussian_budgets_state_what_they_assume():
 
 @pytest.mark.parametrize("aggregator", [DpAggregator.TREE_AGGREGATION, DpAggregator.ADAPTIVE_TREE])
 def test_a_tree_whose_clients_take_part_once_has_the_reference_epsilon(aggregator):
-    budget = privacy_budget(spec(aggregator=aggregator, minimum_separation=1000, report_goal=2000))
+    budget = privacy_budget(spec(aggregator=aggregator, minimum_separation=1000, report_goal=2000, rounds_per_day=150))
     assert budget.noise_multiplier == pytest.approx(1.8602835037747605, rel=1e-4)
     assert (budget.contributions_per_client, budget.sampling_rate) == (1, None)
     assert "Each client takes part at most once: minimum_separation 1,000" in text_of(budget)
@@ -118,17 +118,59 @@ def test_a_tree_whose_clients_take_part_once_has_the_reference_epsilon(aggregato
 
 
 def test_a_tree_whose_clients_come_back_is_accounted_for_as_such():
-    budget = privacy_budget(spec(aggregator=DpAggregator.TREE_AGGREGATION, noise_multiplier=8.0, minimum_separation=500))
+    budget = privacy_budget(
+        spec(aggregator=DpAggregator.TREE_AGGREGATION, noise_multiplier=8.0, minimum_separation=500, rounds_per_day=150)
+    )
     assert budget.contributions_per_client == 2
     assert budget.epsilon == pytest.approx(4.18, rel=2e-3)
     assert "A client can take part 2 times in 1,000 rounds with minimum_separation 500" in text_of(budget)
+    assert "minimum_separation 1,000 or more would make it once" in text_of(budget)
     with pytest.raises(errors.PrivacyBudgetError, match="spends epsilon"):
         privacy_budget(spec(aggregator=DpAggregator.TREE_AGGREGATION, noise_multiplier=8.0, minimum_separation=0))
 
 
+def test_a_tree_that_outlasts_the_memory_of_phones_is_accounted_for_as_such_and_names_its_pace():
+    tree = spec(aggregator=DpAggregator.TREE_AGGREGATION, noise_multiplier=8.0, minimum_separation=1000, skip_check=True)
+    budget = privacy_budget(tree)
+    assert (budget.contributions_per_client, budget.rounds_per_day) == (6, 24.0)
+    assert budget.epsilon == privacy_budget(dataclasses.replace(tree, minimum_separation=168)).epsilon
+    assert "phones remember a separation of 168 rounds at most" in text_of(budget)
+    assert "assumed to come at a pace of 24 a day or more, so that it remembers 168 of them" in text_of(budget)
+    stated = privacy_budget(dataclasses.replace(tree, rounds_per_day=1000))
+    assert stated.contributions_per_client == 1
+    assert "stated to come at a pace of 1000 a day or more" in text_of(stated)
+
+
+@pytest.mark.parametrize(
+    ("rounds_per_day", "separation", "remedy"),
+    [
+        (
+            24.0,
+            1,
+            "state minimum_separation 168 or more (phones forget after 7 days, 168 rounds at 24 a day), or fewer rounds.",
+        ),
+        (
+            24.0,
+            10_000_000,
+            "phones forget after 7 days, 168 rounds at 24 a day; state fewer rounds, or, if rounds come faster, their pace",
+        ),
+    ],
+)
+def test_a_tree_target_that_forgetful_phones_put_out_of_reach_says_what_helps(rounds_per_day, separation, remedy):
+    tree = spec(
+        aggregator=DpAggregator.TREE_AGGREGATION,
+        rounds=2_000_000_000,
+        minimum_separation=separation,
+        rounds_per_day=rounds_per_day,
+    )
+    with pytest.raises(errors.ConfigError) as refused:
+        privacy_budget(tree)
+    assert remedy in refused.value.problems[0].suggestion
+
+
 def test_a_tree_target_out_of_reach_is_refused_with_the_separation_that_helps():
     with pytest.raises(errors.ConfigError) as refused:
-        privacy_budget(spec(aggregator=DpAggregator.TREE_AGGREGATION, rounds=10_000_000))
+        privacy_budget(spec(aggregator=DpAggregator.TREE_AGGREGATION, rounds=10_000_000, rounds_per_day=1e7))
     (problem,) = refused.value.problems
     assert problem.path == "policies.model_release_policy.dp_target_epsilon"
     assert "no noise multiplier up to 1e+07 reaches epsilon 10.0" in problem.message
@@ -144,7 +186,10 @@ def test_a_tree_target_out_of_reach_is_refused_with_the_separation_that_helps():
         ({"noise_multiplier": 0.3}, 4),
         ({"noise_multiplier": 0.2}, 3),  # 0.1 * 2 is not enough: the limit itself is excluded.
         ({}, 3),  # calibrated to 0.222
-        ({"aggregator": DpAggregator.ADAPTIVE_TREE, "minimum_separation": 1000}, 19),  # calibrated to 1.86
+        (
+            {"aggregator": DpAggregator.ADAPTIVE_TREE, "minimum_separation": 1000, "rounds_per_day": 200},
+            19,
+        ),  # calibrated to 1.86
     ],
 )
 def test_an_adaptive_clip_needs_enough_clients_and_the_advice_names_how_many(changes, report_goal):

@@ -2,10 +2,32 @@
 
 import math
 
+import dp_accounting
+import hypothesis
+import hypothesis.strategies as st
 import privacy_oracles as oracles
 import pytest
+from dp_accounting import rdp
 
-from odp_taskbuilder.privacy.tree import TreeAggregation, max_contributions
+from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec
+from odp_taskbuilder.privacy import mechanism_of
+from odp_taskbuilder.privacy.tree import TreeAggregation
+
+
+def spec(rounds, minimum_separation, rounds_per_day):
+    return PrivacySpec(
+        aggregator=DpAggregator.TREE_AGGREGATION,
+        skip_aggregator=False,
+        skip_check=True,
+        noise_multiplier=50.0,
+        clip_norm=1.0,
+        target_epsilon=10.0,
+        delta=oracles.DELTA,
+        rounds=rounds,
+        report_goal=100,
+        minimum_separation=minimum_separation,
+        rounds_per_day=rounds_per_day,
+    )
 
 
 @pytest.mark.parametrize("rounds, delta", oracles.TREE_EPSILONS)
@@ -69,4 +91,29 @@ def test_k_contributions_need_k_times_the_noise():
 def test_contributions_follow_from_the_minimum_separation(rounds, minimum_separation, expected):
     # The rounds themselves: a client takes part in round 0, minimum_separation, 2 * minimum_separation, ...
     assert len(range(0, rounds, max(minimum_separation, 1))) == expected
-    assert max_contributions(rounds, minimum_separation) == expected
+    # At a pace at which a phone remembers all rounds.
+    assert spec(rounds, minimum_separation, rounds_per_day=rounds).max_contributions == expected
+
+
+@pytest.mark.parametrize(
+    "rounds_per_day, contributions",
+    [(24, 6), (1000, 1), (1000 / 7, 1), (100, 2), (1, 143), (0.01, 1000)],  # 168, 7000, 1000, 700, 7 and no rounds in 7 days
+)
+def test_phones_forget_after_seven_days(rounds_per_day, contributions):
+    task = spec(1000, 1000, rounds_per_day)
+    assert task.max_contributions == contributions
+    event = dp_accounting.SingleEpochTreeAggregationDpEvent(50.0 / contributions, [1000])
+    accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_SPECIAL)
+    accountant.compose(event)
+    assert mechanism_of(task).epsilon(50.0) == pytest.approx(accountant.get_epsilon(task.delta), rel=1e-12)
+
+
+@hypothesis.given(st.integers(1, 3000), st.integers(0, 3000), st.floats(0.01, 1000))
+def test_the_contributions_are_never_fewer_than_a_phone_can_make(rounds, separation, rounds_per_day):
+    # A phone that takes part whenever the server and its memory allow, rounds coming at an even pace.
+    taken, last = 0, None
+    for round_ in range(rounds):
+        forgotten = last is not None and (round_ - last) / rounds_per_day >= 7
+        if last is None or forgotten or round_ - last >= separation:
+            taken, last = taken + 1, round_
+    assert spec(rounds, separation, rounds_per_day).max_contributions >= taken

@@ -121,7 +121,7 @@ def test_children_end_with_their_parent_however_it_ends(number, tmp_path):
 def sessions(tasks, clients, tmp_path):
     """What an engine for the digits task takes, and a function that makes three sessions whose partial sums go to a
     directory of their own."""
-    deployment = load_deployment(tasks / "plain" / "digits", 1000)
+    deployment = load_deployment(tasks / "plain" / "digits", 1000, 24.0)
     tasks_by_id = {1: deployment.training}
     checkpoint = tmp_path / "client_checkpoint"
     with ChildProcesses("server", functools.partial(plan_rounds._make_server, tasks_by_id), 1, tmp_path) as server:

@@ -390,6 +390,17 @@ def test_epsilon_is_that_of_the_rounds_so_far(simulated):
         exact = privacy_budget(dataclasses.replace(PRIVACY, rounds=number)).epsilon
         assert exact <= shown[number] <= 1.0002 * exact
     assert simulated(name="plain")[0].epsilon is None
+    assert summary.assumptions == ()
+
+
+def test_the_epsilon_of_a_tree_comes_with_the_pace_that_it_assumes(simulated):
+    tree = dataclasses.replace(
+        PRIVACY, aggregator=DpAggregator.TREE_AGGREGATION, minimum_separation=20, rounds=20, rounds_per_day=1.0
+    )
+    summary, *_ = simulated(rounds=20, privacy=tree)
+    assert summary.epsilon == privacy_budget(tree).epsilon
+    assert summary.epsilon > privacy_budget(dataclasses.replace(tree, rounds_per_day=24.0)).epsilon
+    assert "stated to come at a pace of 1 a day or more, so that it remembers 7 of them" in summary.assumptions[0]
 
 
 def test_tensorboard_gets_every_round_as_it_is_finished(simulated, tmp_path):

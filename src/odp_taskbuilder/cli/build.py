@@ -16,7 +16,7 @@ from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
-_LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "trust_model", "sandbox")
+_LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "rounds_per_day", "trust_model", "sandbox")
 
 
 @click.command(name="build")
@@ -42,6 +42,7 @@ _LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "trust_model", 
     show_default=True,
     help="Number of devices that privacy accounting assumes; delta may be at most 1/population.",
 )
+@options.rounds_per_day
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
 @options.absl_flag("build_artifact_only", help="Create no task; upload to the destinations that the config names, if any.")
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
@@ -63,6 +64,7 @@ def command(
     overwrite: bool,
     population_name: Optional[str],
     population: int,
+    rounds_per_day: float,
     storage_path: Optional[str],
     build_artifact_only: bool,
     skip_flex_ops_check: bool,
@@ -92,6 +94,7 @@ def command(
             skip_dp_check=skip_dp_check,
             skip_dp_aggregator=skip_dp_aggregator,
             population=population,
+            rounds_per_day=rounds_per_day,
             storage_path=storage_path,
         ),
         skip_flex_ops_check=skip_flex_ops_check,

@@ -7,6 +7,7 @@ from typing import Callable
 import click
 
 from odp_taskbuilder.cli import output
+from odp_taskbuilder.config.spec import ASSUMED_ROUNDS_PER_DAY
 
 
 class _AbslFlag(click.Option):
@@ -57,6 +58,14 @@ def absl_flag(name: str, help: str) -> Callable:
 
 json_option = click.option(
     "--json", "json_mode", is_flag=True, help="Print the result as one JSON document on stdout, and nothing else there."
+)
+
+rounds_per_day = click.option(
+    "--rounds_per_day",
+    type=click.FloatRange(min=0, min_open=True),
+    default=ASSUMED_ROUNDS_PER_DAY,
+    show_default=True,
+    help="Pace of the training rounds, at least: phones forget after 7 days that they took part, which the tree aggregators pay for.",
 )
 
 trust_model = absl_flag("trust_model", help="Load the model without scanning it first.")

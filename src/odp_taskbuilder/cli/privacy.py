@@ -12,7 +12,7 @@ import click
 
 from odp_taskbuilder import config, errors, privacy
 from odp_taskbuilder.cli import options, output
-from odp_taskbuilder.config.spec import ASSUMED_POPULATION, DpAggregator, PrivacySpec
+from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ASSUMED_ROUNDS_PER_DAY, DpAggregator, PrivacySpec
 from odp_taskbuilder.privacy.plot import plot_curve
 from odp_taskbuilder.privacy.rounding import rounded_up
 
@@ -62,6 +62,12 @@ _SPEC_OPTIONS = [
         "--minimum_separation", type=int, help="Rounds from one contribution of a client to its next (trees). [default: 0]"
     ),
     click.option("--population", type=int, help="Real number of devices, instead of the assumed 3,000,000."),
+    click.option(
+        "--rounds_per_day",
+        type=_FiniteFloat(),
+        help="Pace of the rounds, at least: phones forget after 7 days that they took part (trees). "
+        f"[default: {ASSUMED_ROUNDS_PER_DAY:g}]",
+    ),
 ]
 _SPEC_FIELDS = (
     "task_config",
@@ -73,6 +79,7 @@ _SPEC_FIELDS = (
     "delta",
     "minimum_separation",
     "population",
+    "rounds_per_day",
 )
 
 
@@ -229,7 +236,9 @@ def _document(budget: privacy.PrivacyBudget) -> dict[str, Any]:
 
 def _curve_document(curve: privacy.PrivacyCurve) -> dict[str, Any]:
     spec = curve.spec
-    fixed = {name: getattr(spec, name) for name in ("target_epsilon", "delta", "population", "minimum_separation")}
+    fixed = {
+        name: getattr(spec, name) for name in ("target_epsilon", "delta", "population", "minimum_separation", "rounds_per_day")
+    }
     varying = {
         variable.value: getattr(spec, variable.value) for variable in privacy.CurveVariable if variable is not curve.variable
     }

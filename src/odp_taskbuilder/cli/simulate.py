@@ -76,6 +76,11 @@ _MAX_NAMED = 3
     show_default=True,
     help="Number of devices that privacy accounting assumes.",
 )
+@click.option(
+    "--rounds_per_day",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Pace of the training rounds that privacy accounting assumes, at least.  [default: 24 / hours_per_round]",
+)
 @click.option("--logdir", type=_DIRECTORY, help="Write TensorBoard summaries, round by round.")
 @options.json_option
 def command(
@@ -96,6 +101,7 @@ def command(
     evaluation_checkpoint: str,
     hours_per_round: float,
     population: int,
+    rounds_per_day: Optional[float],
     logdir: Optional[pathlib.Path],
     json_mode: bool,
 ) -> None:
@@ -130,6 +136,7 @@ def command(
             engine=engine,
             num_workers=workers,
             assumed_population=population,
+            rounds_per_day=rounds_per_day,
             saved_model=saved_model,
             task_config=task_config,
             trust_model=trust_model,
@@ -173,9 +180,8 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
         lines.append("  privacy: no DP aggregator, no guarantee")
     else:
         epsilon = rounded_up(summary.epsilon)
-        lines.append(
-            f"  privacy: epsilon {epsilon:.7g} at delta {summary.delta:.7g} after {summary.training.rounds} rounds"
-        )
+        lines.append(f"  privacy: epsilon {epsilon:.7g} at delta {summary.delta:.7g} after {summary.training.rounds} rounds")
+        lines += [f"    {sentence}" for sentence in summary.assumptions]
     if run_dir is not None:
         lines.append(f"Show the metrics with: odp-task metrics {run_dir}")
     click.echo("\n".join(lines))

@@ -23,6 +23,7 @@ from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
     show_default=True,
     help="Number of devices; delta may be at most 1/population.",
 )
+@options.rounds_per_day
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
 @options.absl_flag("build_artifact_only", help="Check the config's artifact URLs, which such a build needs.")
 @options.absl_flag("skip_dp_aggregator", help="Check for a build without DP.")
@@ -33,6 +34,7 @@ def command(
     strict: bool,
     population_name: Optional[str],
     population: int,
+    rounds_per_day: float,
     storage_path: Optional[str],
     build_artifact_only: bool,
     skip_dp_aggregator: bool,
@@ -52,6 +54,7 @@ def command(
         population_name=population_name,
         skip_dp_aggregator=skip_dp_aggregator,
         population=population,
+        rounds_per_day=rounds_per_day,
         storage_path=storage_path,
         require_artifact_urls=build_artifact_only,
     )

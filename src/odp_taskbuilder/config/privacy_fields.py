@@ -41,6 +41,7 @@ def privacy_spec(
         report_goal=max(1, fields.raw(goal_path)),
         minimum_separation=minimum_separation,
         population=options.population,
+        rounds_per_day=options.rounds_per_day,
     )
     if not privacy.skip_aggregator and fields.raw(goal_path) > 0:
         _check_aggregator_limits(fields, privacy, goal_path)

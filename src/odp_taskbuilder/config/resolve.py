@@ -30,6 +30,10 @@ def resolve(
     """
     if not 1 <= options.population < 2**63:
         raise errors.UsageError(f"The population must be between 1 and {2**63 - 1}, not {options.population}.")
+    if not 0 < options.rounds_per_day <= spec.MAX_ROUNDS_PER_DAY:
+        raise errors.UsageError(
+            f"Rounds per day must be above 0 and at most {spec.MAX_ROUNDS_PER_DAY:g}, not {options.rounds_per_day:g}."
+        )
     fields = rules.FieldReader(config if isinstance(config, load.LoadedConfig) else load.LoadedConfig(config))
 
     mode = _mode(fields)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 from typing import Optional
 
@@ -15,6 +16,11 @@ from odp_taskbuilder.base.keyword_only import keyword_only
 
 # The number of devices that privacy accounting assumes when nothing else is stated (spec: privacy.md, section 1).
 ASSUMED_POPULATION = 3_000_000
+# Phones keep the history of their participations for so many days (spec: phone.md, H2) ...
+PARTICIPATION_MEMORY_DAYS = 7
+# ... and the pace of rounds, which says how many rounds that is, stands in no config.
+ASSUMED_ROUNDS_PER_DAY = 24.0
+MAX_ROUNDS_PER_DAY = 1e9
 # Metrics, which carry no noise, say much about each client of a smaller round.
 SMALL_ROUND = 100
 
@@ -185,6 +191,7 @@ class PrivacySpec:
       report_goal: n, clients per round.
       minimum_separation: rounds from one contribution of a client to its next.
       population: N, the number of devices assumed; n / N is the sampling rate of the Gaussian aggregators.
+      rounds_per_day: the pace of rounds that is assumed, at least; the trees' accounting uses it.
     """
 
     aggregator: DpAggregator
@@ -198,6 +205,22 @@ class PrivacySpec:
     report_goal: int
     minimum_separation: int
     population: int = ASSUMED_POPULATION
+    rounds_per_day: float = ASSUMED_ROUNDS_PER_DAY
+
+    @property
+    def remembered_rounds(self) -> int:
+        """Rounds that fit into the time for which a phone remembers that it took part, at least 1."""
+        return max(1, math.floor(PARTICIPATION_MEMORY_DAYS * self.rounds_per_day))
+
+    @property
+    def effective_separation(self) -> int:
+        """Rounds after which a phone may take part again: minimum_separation, as far as phones remember. At least 1."""
+        return max(1, min(self.minimum_separation, self.remembered_rounds))
+
+    @property
+    def max_contributions(self) -> int:
+        """k, how often one phone can take part in the rounds of a task."""
+        return -(-self.rounds // self.effective_separation)
 
 
 def adaptive_noise_limit(report_goal: int) -> float:
@@ -249,6 +272,7 @@ class ResolveOptions:
       population_name: replaces the config's.
       skip_dp_check, skip_dp_aggregator: see PrivacySpec.
       population: real number of devices, in place of ASSUMED_POPULATION; delta's bound is then 1 / population.
+      rounds_per_day: see PrivacySpec.
       storage_path: replaces the literal `{storage_path}` in artifact URLs.
       require_artifact_urls: check that the URLs of the tasks to be built are usable (artifact-only mode on a server).
     """
@@ -257,5 +281,6 @@ class ResolveOptions:
     skip_dp_check: bool = False
     skip_dp_aggregator: bool = False
     population: int = ASSUMED_POPULATION
+    rounds_per_day: float = ASSUMED_ROUNDS_PER_DAY
     storage_path: Optional[str] = None
     require_artifact_urls: bool = False

@@ -111,12 +111,8 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
     if privacy.skip_aggregator:
         yield ConfigWarning(paths.PRIVACY, "The DP aggregator is skipped: there is no clip, no noise and no privacy guarantee.")
         return
-    if privacy.aggregator.is_tree and privacy.minimum_separation < privacy.rounds:
-        yield ConfigWarning(
-            f"{paths.SEPARATION}.minimum_separation",
-            f"A client can take part more than once in {privacy.rounds} rounds, which {privacy.aggregator.name} pays for with epsilon; "
-            f"{privacy.rounds} or more would make it once.",
-        )
+    if privacy.aggregator.is_tree and privacy.max_contributions > 1:
+        yield ConfigWarning(f"{paths.SEPARATION}.minimum_separation", _several_contributions(privacy))
     if not privacy.aggregator.is_tree and task.training.over_selection_rate > 0.3:
         yield ConfigWarning(
             f"{paths.RUNTIME}.over_selection_rate",
@@ -124,6 +120,23 @@ def _privacy(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
         )
     if privacy.aggregator.is_adaptive:
         yield from _adaptive(privacy)
+
+
+def _several_contributions(privacy: spec.PrivacySpec) -> str:
+    sentence = (
+        f"A client can take part {privacy.max_contributions} times in {privacy.rounds} rounds, which {privacy.aggregator.name} pays for "
+        "with epsilon; "
+    )
+    if privacy.remembered_rounds >= privacy.rounds:
+        return f"{sentence}{privacy.rounds} or more would make it once."
+    memory = (
+        f"phones forget after {spec.PARTICIPATION_MEMORY_DAYS} days, {privacy.remembered_rounds} rounds at {privacy.rounds_per_day:g} a day "
+        "(--rounds_per_day)"
+    )
+    if privacy.minimum_separation >= privacy.remembered_rounds:
+        return f"{sentence}a larger separation does not help: {memory}."
+    fewest = -(-privacy.rounds // privacy.remembered_rounds)
+    return f"{sentence}{privacy.remembered_rounds} or more would make it {fewest} times, not fewer: {memory}."
 
 
 def _adaptive(privacy: spec.PrivacySpec) -> Iterator[ConfigWarning]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from odp_taskbuilder.config.spec import ASSUMED_POPULATION, SMALL_ROUND, PrivacySpec, adaptive_noise_inflation
+from odp_taskbuilder.config.spec import (
+    ASSUMED_POPULATION,
+    ASSUMED_ROUNDS_PER_DAY,
+    PARTICIPATION_MEMORY_DAYS,
+    SMALL_ROUND,
+    PrivacySpec,
+    adaptive_noise_inflation,
+)
 from odp_taskbuilder.privacy.rounding import rounded_up
-from odp_taskbuilder.privacy.tree import max_contributions
 
 _OVER_SELECTION = "The sampling rate counts {goal}; over-selected clients, if they are aggregated, are not counted."
 _TREE = (
@@ -35,11 +41,24 @@ def curve_assumptions(spec: PrivacySpec) -> tuple[str, ...]:
     """The sentences that belong beside a curve, along which rounds, noise or report goal vary."""
     if spec.aggregator.is_tree:
         return (
-            f"A client can take part rounds / minimum_separation times, rounded up, and is accounted for as such (minimum_separation "
-            f"{spec.minimum_separation:,}).",
+            f"A client can take part rounds / {spec.effective_separation:,} times, rounded up, and is accounted for as such "
+            f"(minimum_separation {spec.minimum_separation:,}).",
+            *pace(spec),
             *_TREE,
         )
     return (*_sampling_with("report goal / population", spec), _OVER_SELECTION.format(goal="the report goal"))
+
+
+def pace(spec: PrivacySpec) -> tuple[str, ...]:
+    """What a tree's epsilon assumes of the pace of rounds; nothing where no separation is needed for it."""
+    if not spec.aggregator.is_tree or spec.minimum_separation <= 1:
+        return ()
+    origin = "assumed" if spec.rounds_per_day == ASSUMED_ROUNDS_PER_DAY else "stated"
+    return (
+        f"A phone forgets its contributions after {PARTICIPATION_MEMORY_DAYS} days. Rounds are {origin} to come at a pace of "
+        f"{spec.rounds_per_day:g} a day or more, so that it remembers {spec.remembered_rounds:,} of them; at a slower pace it may come back "
+        "sooner, and epsilon is larger.",
+    )
 
 
 def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
@@ -69,7 +88,7 @@ def _sampling_with(probability: str, spec: PrivacySpec) -> list[str]:
 
 
 def _tree(spec: PrivacySpec) -> list[str]:
-    contributions = max_contributions(spec.rounds, spec.minimum_separation)
+    contributions = spec.max_contributions
     separation = f"minimum_separation {spec.minimum_separation:,}"
     if contributions == 1:
         sentences = [
@@ -78,11 +97,15 @@ def _tree(spec: PrivacySpec) -> list[str]:
     else:
         sentences = [
             f"A client can take part {contributions:,} times in {spec.rounds:,} rounds with {separation}, and is accounted for as such "
-            f"(noise / {contributions:,}); minimum_separation {spec.rounds:,} or more would make it once."
+            f"(noise / {contributions:,}){_what_would_make_it_once(spec)}."
         ]
-    if spec.minimum_separation > 1:
-        sentences.append("The separation holds only as long as a device keeps the record of its contributions.")
-    return [*sentences, *_TREE]
+    return [*sentences, *pace(spec), *_TREE]
+
+
+def _what_would_make_it_once(spec: PrivacySpec) -> str:
+    if spec.remembered_rounds < spec.rounds:
+        return f": phones remember a separation of {spec.remembered_rounds:,} rounds at most"
+    return f"; minimum_separation {spec.rounds:,} or more would make it once"
 
 
 def _adaptive(spec: PrivacySpec, noise_multiplier: float) -> str:

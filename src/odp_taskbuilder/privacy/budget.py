@@ -8,12 +8,18 @@ from typing import Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config import paths
-from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec, adaptive_noise_limit
+from odp_taskbuilder.config.spec import (
+    MAX_ROUNDS_PER_DAY,
+    PARTICIPATION_MEMORY_DAYS,
+    DpAggregator,
+    PrivacySpec,
+    adaptive_noise_limit,
+)
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
 from odp_taskbuilder.privacy.rounding import rounded_up
-from odp_taskbuilder.privacy.tree import TreeAggregation, max_contributions
+from odp_taskbuilder.privacy.tree import TreeAggregation
 
 # Where the values of a PrivacySpec stand in a task config.
 _CONFIG_PATHS = {
@@ -43,6 +49,7 @@ class PrivacyBudget:
       sampling_rate: report_goal / population; None for the tree aggregators, whose accounting does not use it.
       contributions_per_client: k, the number of rounds that the accounting lets one client take part in. For the Gaussian aggregators the
         number of rounds: there sampling bounds the loss.
+      rounds_per_day: the pace that this k assumes; None for the Gaussian aggregators, whose accounting does not use it.
       calibrated: the noise was chosen to meet the target, not configured.
       accountant: the method, and the neighbouring relation that epsilon is about.
       assumptions: what the number rests on and leaves out, one sentence each.
@@ -59,6 +66,7 @@ class PrivacyBudget:
     population: int
     sampling_rate: Optional[float]
     contributions_per_client: int
+    rounds_per_day: Optional[float]
     calibrated: bool
     accountant: str
     assumptions: tuple[str, ...]
@@ -98,7 +106,7 @@ def mechanism_of(spec: PrivacySpec) -> Union[SampledGaussian, TreeAggregation]:
     if problems:
         raise errors.ConfigError(problems)
     if spec.aggregator.is_tree:
-        return TreeAggregation(spec.rounds, max_contributions(spec.rounds, spec.minimum_separation), spec.delta)
+        return TreeAggregation(spec.rounds, spec.max_contributions, spec.delta)
     return SampledGaussian(spec.report_goal / spec.population, spec.rounds, spec.delta)
 
 
@@ -112,10 +120,9 @@ def smallest_noise(spec: PrivacySpec) -> Calibration:
     try:
         return mechanism.smallest_noise(spec.target_epsilon)
     except UnreachableTargetError as error:
-        contributions = max_contributions(spec.rounds, spec.minimum_separation)
         remedy = "State a larger epsilon or a larger delta."
-        if spec.aggregator.is_tree and contributions > 1:
-            remedy = f"One client can take part {contributions} times: state minimum_separation {spec.rounds} (the number of rounds) or more."
+        if spec.aggregator.is_tree and spec.max_contributions > 1:
+            remedy = f"One client can take part {spec.max_contributions} times: {_fewer_contributions(spec)}."
         raise _config_error("target_epsilon", f"{error} at delta {spec.delta!r} over {spec.rounds} rounds.", remedy) from None
 
 
@@ -132,11 +139,21 @@ def _budget(spec: PrivacySpec, found: Calibration, accountant: str, sentences: t
         report_goal=spec.report_goal,
         population=spec.population,
         sampling_rate=None if is_tree else spec.report_goal / spec.population,
-        contributions_per_client=max_contributions(spec.rounds, spec.minimum_separation) if is_tree else spec.rounds,
+        contributions_per_client=spec.max_contributions if is_tree else spec.rounds,
+        rounds_per_day=spec.rounds_per_day if is_tree and not spec.skip_aggregator else None,
         calibrated=spec.noise_multiplier is None and not spec.skip_aggregator,
         accountant=accountant,
         assumptions=sentences,
     )
+
+
+def _fewer_contributions(spec: PrivacySpec) -> str:
+    if spec.remembered_rounds >= spec.rounds:
+        return f"state minimum_separation {spec.rounds} (the number of rounds) or more"
+    memory = f"phones forget after {PARTICIPATION_MEMORY_DAYS} days, {spec.remembered_rounds} rounds at {spec.rounds_per_day:g} a day"
+    if spec.minimum_separation < spec.remembered_rounds:
+        return f"state minimum_separation {spec.remembered_rounds} or more ({memory}), or fewer rounds"
+    return f"{memory}; state fewer rounds, or, if rounds come faster, their pace with --rounds_per_day"
 
 
 def _not_private_enough(spec: PrivacySpec, found: Calibration) -> errors.PrivacyBudgetError:
@@ -186,6 +203,7 @@ def problems_of(spec: PrivacySpec) -> list[errors.Problem]:
     require(1 <= spec.rounds < 2**63, "rounds", "at least 1", "Without rounds nothing is trained, and nothing to account for.")
     require(1 <= spec.report_goal < 2**63, "report_goal", "at least 1")
     require(0 <= spec.minimum_separation < 2**63, "minimum_separation", "at least 0")
+    require(0 < spec.rounds_per_day <= MAX_ROUNDS_PER_DAY, "rounds_per_day", f"above 0 and at most {MAX_ROUNDS_PER_DAY:g}")
     require(1 <= spec.population < 2**63, "population", "at least 1")
     require(1e-14 <= spec.delta < 1, "delta", "between 1e-14, below which accounting in floating point does not resolve, and 1")
     if not problems:

@@ -55,6 +55,7 @@ class PrivacyCurve:
             values.append(f"{self.spec.rounds:,} rounds")
         if self.spec.aggregator.is_tree:
             values.append(f"minimum separation {self.spec.minimum_separation:,}")
+            values.append(f"{self.spec.rounds_per_day:g} rounds a day")
         elif self.variable is not CurveVariable.REPORT_GOAL:
             values.append(f"report goal {self.spec.report_goal:,}")
         return f"{self.spec.aggregator.value}: {', '.join(values)}"

@@ -18,15 +18,6 @@ from dp_accounting.rdp import RdpAccountant
 from odp_taskbuilder.privacy.calibration import Calibration, smallest_noise
 
 
-def max_contributions(rounds: int, minimum_separation: int) -> int:
-    """How often one client can take part in the rounds of a task: every minimum_separation rounds, or in each when that is 0.
-
-    >>> max_contributions(1000, 300), max_contributions(1000, 1000), max_contributions(1000, 0)
-    (4, 1, 1000)
-    """
-    return -(-rounds // max(minimum_separation, 1))
-
-
 @dataclasses.dataclass(frozen=True)
 class TreeAggregation:
     """One tree over all rounds of a task. (The restarts of ADAPTIVE_TREE make for shorter trees, which spend less.)

@@ -73,12 +73,12 @@ class Deployment:
     inputs: Optional[Mapping[str, str]] = None
 
 
-def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
+def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day: float) -> Deployment:
     """Reads a directory that `odp-task build` wrote.
 
     Args:
       path: the directory, or the one above it if that holds only one.
-      assumed_population: number of devices that privacy accounting assumes.
+      assumed_population, rounds_per_day: number of devices and pace of rounds that privacy accounting assumes.
 
     Raises:
       StorageError: a file is missing or cannot be read.
@@ -112,7 +112,11 @@ def load_deployment(path: pathlib.Path, assumed_population: int) -> Deployment:
         total_rounds=task.total_iteration,
         eligibility=eligibility,
         privacy=_privacy(
-            _read_text(directory / artifact_set.REPORT, task_builder_pb2.TaskReport()), task, eligibility, assumed_population
+            _read_text(directory / artifact_set.REPORT, task_builder_pb2.TaskReport()),
+            task,
+            eligibility,
+            assumed_population,
+            rounds_per_day,
         ),
         evaluation=evaluation,
         evaluation_share=share,
@@ -212,7 +216,11 @@ def _selector(selector: task_pb2.CheckPointSelector) -> CheckpointSelector:
 
 
 def _privacy(
-    report: task_builder_pb2.TaskReport, task: task_pb2.Task, eligibility: EligibilitySpec, assumed_population: int
+    report: task_builder_pb2.TaskReport,
+    task: task_pb2.Task,
+    eligibility: EligibilitySpec,
+    assumed_population: int,
+    rounds_per_day: float,
 ) -> Optional[PrivacySpec]:
     applied, dp = report.applied_algorithms, report.dp_hyperparameters
     if not applied.dp_aggregator or not dp.noise_multiplier:
@@ -230,6 +238,7 @@ def _privacy(
         report_goal=task.min_aggregation_size,
         minimum_separation=eligibility.minimum_separation,
         population=assumed_population,
+        rounds_per_day=rounds_per_day,
     )
 
 

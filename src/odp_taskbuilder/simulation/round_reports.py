@@ -60,6 +60,7 @@ class Summary:
     Attributes:
       evaluation: None if there is no evaluation task.
       epsilon, delta: spent by the training rounds; None without a DP aggregator.
+      assumptions: what that epsilon assumes of phones, one sentence each.
       clients, seconds: run by this command, without what it resumed.
       bad_clients: that were skipped by this command.
       rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
@@ -70,6 +71,7 @@ class Summary:
     evaluation: Optional[TaskSummary]
     epsilon: Optional[float]
     delta: Optional[float]
+    assumptions: tuple[str, ...]
     clients: int
     bad_clients: int
     rounds_without_effect: int

@@ -226,6 +226,7 @@ class Rounds:
             evaluation=None if self._deployment.evaluation is None else self._task_summary("evaluation"),
             epsilon=self._spending.total(),
             delta=None if privacy is None else privacy.delta,
+            assumptions=self._spending.assumptions(),
             clients=self._clients,
             bad_clients=self._bad_clients,
             rounds_without_effect=self._rounds_without_effect,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import shutil
@@ -51,6 +52,7 @@ class SimulationOptions:
       engine: one of ENGINES.
       num_workers: processes that run clients; None takes one per core.
       assumed_population: number of devices that privacy accounting assumes.
+      rounds_per_day: pace of rounds that it assumes; None: as `rounds.hours_per_round` says.
       saved_model, task_config: what the artifacts were built from; TFF's engine needs them.
       trust_model: load that model without scanning it first.
     """
@@ -63,6 +65,7 @@ class SimulationOptions:
     engine: str = "local"
     num_workers: Optional[int] = None
     assumed_population: int = ASSUMED_POPULATION
+    rounds_per_day: Optional[float] = None
     saved_model: Optional[pathlib.Path] = None
     task_config: Optional[str] = None
     trust_model: bool = False
@@ -82,7 +85,7 @@ def simulate(
     Raises:
       OdpTaskError: see the subclasses for what can be wrong. Finished rounds are kept then, and the same call resumes.
     """
-    deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population)
+    deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population, _pace(options))
     data = open_client_data(options.data, features=deployment.training.features)
     evaluation_data = None
     if deployment.evaluation is not None:
@@ -98,6 +101,20 @@ def simulate(
         runner = _make_runner(deployment, options, scratch)
         stack.callback(runner.close)
         return rounds.run(runner)
+
+
+def _pace(options: SimulationOptions) -> float:
+    """Rounds per day. Raises UsageError if the options say two different things."""
+    told = 24 / options.rounds.hours_per_round
+    if options.rounds_per_day is None:
+        return told
+    if options.rounds.hours_per_round != RoundOptions.hours_per_round and not math.isclose(told, options.rounds_per_day):
+        raise errors.UsageError(
+            f"--hours_per_round {options.rounds.hours_per_round:g} makes {told:g} rounds per day, --rounds_per_day says "
+            f"{options.rounds_per_day:g}.",
+            next_step="Leave one of them out.",
+        )
+    return options.rounds_per_day
 
 
 def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pathlib.Path) -> RoundRunner:

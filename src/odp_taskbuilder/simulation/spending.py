@@ -7,6 +7,7 @@ from typing import Optional
 
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy import mechanism_of
+from odp_taskbuilder.privacy.assumptions import pace
 
 # Accounting takes a second or so: a run is not to spend its time on it.
 _MAX_UPDATES = 10
@@ -35,6 +36,10 @@ class PrivacySpending:
     def total(self) -> Optional[float]:
         """Epsilon after all rounds."""
         return self._epsilon(self._rounds)
+
+    def assumptions(self) -> tuple[str, ...]:
+        """What these epsilons assume of phones, one sentence each."""
+        return () if self._spec is None else pace(self._spec)
 
     def _epsilon(self, rounds: int) -> Optional[float]:
         if self._spec is None:

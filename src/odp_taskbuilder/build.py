@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, scan
 from odp_taskbuilder.artifacts import directory, manifest, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.keyword_only import keyword_only
@@ -29,7 +29,7 @@ from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, privacy_budget
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.push import push
-from odp_taskbuilder.scan import files, scan
+from odp_taskbuilder.scan import files
 from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
 

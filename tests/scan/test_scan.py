@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, scan
 from odp_taskbuilder.scan import ops as scan_ops
-from odp_taskbuilder.scan import scan
 from odp_taskbuilder.scan.report import ScanLimits
 
 _GRAPH = "saved_model.pb"

@@ -10,7 +10,7 @@ import click
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.model import input_spec
-from odp_taskbuilder.scan.scan import ScanReport, scan_model
+from odp_taskbuilder.scan import ScanReport, scan_model
 
 
 @click.command(name="scan")

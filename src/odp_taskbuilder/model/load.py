@@ -66,7 +66,7 @@ class LoadedModel:
 def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
     """Loads what `tff.learning.models.save_functional_model` wrote.
 
-    This runs TensorFlow's loader, which may execute parts of the model: scan models of unknown origin first (model/scan.py).
+    This runs TensorFlow's loader, which may execute parts of the model: scan models of unknown origin first (scan/).
     Needs memory for the weights once.
 
     Args:

@@ -21,7 +21,7 @@ from typing import Any, Callable, Optional, Union
 import odp_taskbuilder.proto  # noqa: F401  makes TensorFlow's protos importable without TensorFlow
 from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.tflite import Operator, Subgraph, TfliteGraph
-from odp_taskbuilder.scan.calls import called_functions
+from odp_taskbuilder.scan.graph import called_functions
 
 # isort: split
 from tensorflow.core.protobuf import saved_model_pb2

@@ -1,4 +1,4 @@
-"""Runs functions in child processes that can do little harm: the second line of defence against models (the first is model/scan.py).
+"""Runs functions in child processes that can do little harm: the second line of defence against models (the first is scan/).
 
     from odp_taskbuilder import sandbox
 

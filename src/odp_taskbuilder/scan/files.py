@@ -1,12 +1,25 @@
-"""What a SavedModel is on disk. Needs no TensorFlow."""
+"""What a SavedModel is on disk: its files, before any of them is parsed.
+
+Files are opened without following links and without waiting, so that a link out of the directory, a pipe or a device is an error
+and nothing else.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
+
+GRAPH_FILE = "saved_model.pb"
+INDEX_FILE = "variables/variables.index"
+# Formats that TensorFlow loads as well, and that are read by nobody else's scan.
+_OTHER_FORMATS = {"saved_model.pbtxt": "text", "saved_model.cpb": "chunked"}
 
 
 def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
@@ -22,7 +35,7 @@ def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
         )
     if not path.is_dir():
         raise errors.ModelError(f"{path} is a file; a model is a directory with saved_model.pb in it.")
-    for part in ("saved_model.pb", "variables/variables.index"):
+    for part in (GRAPH_FILE, INDEX_FILE):
         if not (path / part).is_file():
             raise errors.ModelError(
                 f"{path} is not a SavedModel of a FunctionalModel: {part} is missing.",
@@ -31,6 +44,95 @@ def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
     return path
 
 
-def model_files(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The files of a model directory, in sorted order."""
-    return (file for file in sorted(path.rglob("*")) if file.is_file())
+def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
+    """Looks at every entry below `path`.
+
+    Raises:
+      errors.ModelError: there is no SavedModel, or something in it is neither a regular file nor a directory.
+    """
+    if not any((path / name).exists() for name in _OTHER_FORMATS):
+        require_saved_model(path)
+    findings = []
+    for name, status in _entries(path, limits):
+        mode = status.st_mode
+        folder, _, file_name = name.rpartition("/")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise errors.ModelError(f"{path}: {printable(name)} is a {_kind(mode)}; a model consists of regular files.")
+        if not folder and file_name in _OTHER_FORMATS:
+            reason = f"the model is given in the {_OTHER_FORMATS[file_name]} format, beside or instead of {GRAPH_FILE}"
+            findings.append(Finding(printable(name), "", "", reason))
+        if not name.startswith("variables/") and stat.S_ISREG(mode) and status.st_size > limits.graph_bytes:
+            findings.append(
+                Finding(printable(name), "", "", f"{status.st_size} bytes; at most {limits.graph_bytes} are accepted")
+            )
+        if name.startswith("assets/") and stat.S_ISREG(mode):
+            findings.append(Finding(printable(name), "", "", "a model needs no assets"))
+    return findings
+
+
+def read_file(path: pathlib.Path, name: str, limit: int) -> bytes:
+    """Returns the content of a file of the model.
+
+    Raises:
+      errors.ModelError: it cannot be read, is not a regular file, or is longer than `limit` bytes.
+    """
+    with os.fdopen(_open(path, name), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise errors.ModelError(f"{path}: {name} has {size} bytes; at most {limit} are read.")
+        return file.read(limit)
+
+
+def file_size(path: pathlib.Path, name: str) -> int:
+    """The size in bytes of a regular file of the model."""
+    fd = _open(path, name)
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def read_range(path: pathlib.Path, name: str, offset: int, size: int) -> bytes:
+    """Returns at most `size` bytes of a file of the model from `offset` on."""
+    fd = _open(path, name)
+    try:
+        return os.pread(fd, size, offset)
+    finally:
+        os.close(fd)
+
+
+def _open(path: pathlib.Path, name: str) -> int:
+    try:
+        fd = os.open(path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.ModelError(f"{path}: {printable(name)} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise errors.ModelError(f"{path}: {printable(name)} is not a regular file.")
+    return fd
+
+
+def _entries(path: pathlib.Path, limits: ScanLimits) -> Iterator[tuple[str, os.stat_result]]:
+    count = 0
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(path / folder) as scan:
+                entries = list(itertools.islice(scan, limits.files + 1 - count))
+            count += len(entries)
+            if count > limits.files:
+                raise errors.ModelError(f"{path} holds more than {limits.files} files; a model has about five.")
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(name)
+                yield name, status
+        except OSError as error:
+            raise errors.ModelError(f"{path / folder} cannot be read: {error.strerror}.") from error
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")

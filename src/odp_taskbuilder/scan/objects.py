@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
-from odp_taskbuilder.scan import tensors as scan_tensors
+from odp_taskbuilder.scan import sizes
 from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
 
 from tensorflow.core.framework import tensor_pb2, types_pb2  # isort: skip
@@ -150,15 +150,15 @@ def _edge_problems(
 def _variable_problems(variable: saved_object_graph_pb2.SavedVariable, limits: ScanLimits) -> Iterator[str]:
     if variable.experimental_distributed_variable_components:
         yield "a variable in several parts"
-    if variable.dtype != types_pb2.DT_STRING and variable.dtype not in scan_tensors.DTYPE_SIZES:
+    if variable.dtype != types_pb2.DT_STRING and variable.dtype not in sizes.DTYPE_SIZES:
         yield f"a variable of a type that no weight has ({variable.dtype})"
         return
     try:
-        elements = scan_tensors.num_elements(variable.shape)
+        elements = sizes.num_elements(variable.shape)
     except ValueError as error:
         yield f"a variable of {error}"
         return
-    size = elements * scan_tensors.DTYPE_SIZES.get(variable.dtype, 1)
+    size = elements * sizes.DTYPE_SIZES.get(variable.dtype, 1)
     if size > limits.variables_bytes:
         yield f"a variable of {size} bytes; at most {limits.variables_bytes} are accepted"
 
@@ -204,7 +204,7 @@ def _value_problems(value: struct_pb2.StructuredValue, limits: ScanLimits) -> It
 
 def _tensor_problems(tensor: tensor_pb2.TensorProto, limits: ScanLimits) -> Iterator[str]:
     try:
-        elements, _ = scan_tensors.constant_size(tensor)
+        elements, _ = sizes.constant_size(tensor)
     except ValueError as error:
         yield f"states a tensor of {error}"
         return

@@ -18,9 +18,7 @@ from google.protobuf import message
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
-from odp_taskbuilder.scan import model_directory as scan_directory
-from odp_taskbuilder.scan import snappy as scan_snappy
-from odp_taskbuilder.scan import tensors as scan_tensors
+from odp_taskbuilder.scan import files, sizes
 from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
 
 from tensorflow.core.framework import types_pb2  # isort: skip
@@ -43,7 +41,7 @@ def scan_variables(path: pathlib.Path, limits: ScanLimits) -> tuple[list[Finding
     Raises:
       errors.ModelError: the index is truncated or damaged, or points outside of its data files.
     """
-    index = scan_directory.read_file(path, scan_directory.INDEX_FILE, limits.index_bytes)
+    index = files.read_file(path, files.INDEX_FILE, limits.index_bytes)
     try:
         table = dict(_read_table(index, limits))
         if b"" not in table:
@@ -52,14 +50,14 @@ def scan_variables(path: pathlib.Path, limits: ScanLimits) -> tuple[list[Finding
         shards = _shards(path, header, limits)
         entries = {key: tensor_bundle_pb2.BundleEntryProto.FromString(value) for key, value in table.items()}
     except (ValueError, message.DecodeError) as error:
-        raise errors.ModelError(f"{path}: {scan_directory.INDEX_FILE} is truncated or damaged: {error}.") from error
+        raise errors.ModelError(f"{path}: {files.INDEX_FILE} is truncated or damaged: {error}.") from error
 
     findings = _stray_files(path, shards)
     for key, entry in entries.items():
         name = key.decode(errors="replace")
         problem = _entry_problem(entry, shards)
         if problem:
-            raise errors.ModelError(f"{path}: the entry {printable(name)!r} of {scan_directory.INDEX_FILE} {problem}.")
+            raise errors.ModelError(f"{path}: the entry {printable(name)!r} of {files.INDEX_FILE} {problem}.")
         if entry.slices:
             findings.append(
                 Finding(_WHERE, name, "", "the value is stored in slices, which may state a larger tensor than they hold")
@@ -84,18 +82,18 @@ def _shards(path: pathlib.Path, header: tensor_bundle_pb2.BundleHeaderProto, lim
     if header.endianness != tensor_bundle_pb2.BundleHeaderProto.LITTLE:
         raise ValueError("its values are big-endian")
     names = [f"variables/variables.data-{i:05d}-of-{count:05d}" for i in range(count)]
-    return [(name, scan_directory.file_size(path, name)) for name in names]
+    return [(name, files.file_size(path, name)) for name in names]
 
 
 def _stray_files(path: pathlib.Path, shards: list[tuple[str, int]]) -> list[Finding]:
     """Whoever digests or copies the model reads these, and nobody loads them."""
-    known = {scan_directory.INDEX_FILE, *(name for name, _ in shards)}
+    known = {files.INDEX_FILE, *(name for name, _ in shards)}
     strays = sorted({f"variables/{name}" for name in os.listdir(path / "variables")} - known)
     return [Finding(printable(name), "", "", "no part of the variables, as their index names them") for name in strays]
 
 
 def _entry_problem(entry: tensor_bundle_pb2.BundleEntryProto, shards: list[tuple[str, int]]) -> str:
-    if entry.dtype != types_pb2.DT_STRING and entry.dtype not in scan_tensors.DTYPE_SIZES:
+    if entry.dtype != types_pb2.DT_STRING and entry.dtype not in sizes.DTYPE_SIZES:
         return f"has a type that no variable has ({entry.dtype})"
     if not 0 <= entry.shard_id < len(shards):
         return f"lies in data file {entry.shard_id}, of {len(shards)}"
@@ -105,13 +103,13 @@ def _entry_problem(entry: tensor_bundle_pb2.BundleEntryProto, shards: list[tuple
     if entry.slices:
         return ""
     try:
-        elements = scan_tensors.num_elements(entry.shape)
+        elements = sizes.num_elements(entry.shape)
     except ValueError as error:
         return f"has {error}"
     if entry.dtype == types_pb2.DT_STRING:
         # At least a byte per element, for its length.
         return f"has {entry.size} bytes, too few for {elements} strings" if entry.size < elements else ""
-    expected = elements * scan_tensors.DTYPE_SIZES[entry.dtype]
+    expected = elements * sizes.DTYPE_SIZES[entry.dtype]
     return f"has {entry.size} bytes, where its shape and type make {expected}" if entry.size != expected else ""
 
 
@@ -124,7 +122,7 @@ def _scan_object_graph(
     try:
         if entry.dtype != types_pb2.DT_STRING or entry.shape.dim or entry.size > limits.index_bytes:
             raise ValueError("it is not one string of reasonable size")
-        stored = scan_directory.read_range(path, shards[entry.shard_id][0], entry.offset, entry.size)
+        stored = files.read_range(path, shards[entry.shard_id][0], entry.offset, entry.size)
         length, start = _varint(stored, 0)
         # The checksum of the length stands between it and the string.
         content = _slice(stored, start + 4, length)
@@ -172,7 +170,7 @@ def _block(data: bytes, offset: int, size: int, limit: int) -> bytes:
     if _masked_crc(block + trailer[:1]) != struct.unpack_from("<I", trailer, 1)[0]:
         raise ValueError("a checksum does not fit")
     if compression == _SNAPPY:
-        block = scan_snappy.decompress(block, limit)
+        block = decompress_snappy(block, limit)
     elif compression != _UNCOMPRESSED:
         raise ValueError("a block is compressed in an unknown way")
     if not 4 <= len(block) <= limit:
@@ -237,3 +235,71 @@ def _slice(data: bytes, offset: int, size: int) -> bytes:
 def _masked_crc(data: bytes) -> int:
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF
+
+
+def decompress_snappy(data: bytes, limit: int) -> bytes:
+    """Returns the content of one raw Snappy block, in which newer TensorFlow releases store the index.
+
+    Format: google/snappy `format_description.txt`. Written for safety, not for speed: an index has a few kilobytes.
+
+    Raises:
+      ValueError: the block is malformed, or its content is longer than `limit` bytes.
+    """
+    try:
+        return _decompress(data, limit)
+    except IndexError:
+        raise ValueError("a compressed block is cut off") from None
+
+
+def _decompress(data: bytes, limit: int) -> bytes:
+    expected, position = _snappy_length(data)
+    if expected > limit:
+        raise ValueError(f"a compressed block has {expected} bytes; at most {limit} are read")
+    out = bytearray()
+    while position < len(data):
+        tag = data[position]
+        position += 1
+        kind, upper = tag & 3, tag >> 2
+        if kind == 0:
+            position = _snappy_literal(data, position, upper, out)
+            continue
+        if kind == 1:
+            length, offset = 4 + (upper & 7), (upper >> 3) << 8 | data[position]
+            position += 1
+        else:
+            width = 2 if kind == 2 else 4
+            length, offset = 1 + upper, int.from_bytes(data[position : position + width], "little")
+            position += width
+        if not 0 < offset <= len(out):
+            raise ValueError("a compressed block refers to bytes before its start")
+        # Source and destination may overlap: a short pattern repeats itself.
+        start = len(out) - offset
+        pattern = out[start : start + length]
+        out += (pattern * (length // len(pattern) + 1))[:length]
+        if len(out) > expected:
+            break
+    if len(out) != expected:
+        raise ValueError("a compressed block does not have the length that it states")
+    return bytes(out)
+
+
+def _snappy_literal(data: bytes, position: int, upper: int, out: bytearray) -> int:
+    """Copies bytes that stand for themselves; returns the position behind them."""
+    length = upper + 1
+    if upper >= 60:
+        width = upper - 59
+        length = int.from_bytes(data[position : position + width], "little") + 1
+        position += width
+    if position + length > len(data):
+        raise IndexError
+    out += data[position : position + length]
+    return position + length
+
+
+def _snappy_length(data: bytes) -> tuple[int, int]:
+    value = 0
+    for position in range(5):
+        value |= (data[position] & 0x7F) << (7 * position)
+        if data[position] < 0x80:
+            return value, position + 1
+    raise ValueError("the length of a compressed block is too long")

@@ -6,10 +6,12 @@ import math
 
 import pytest
 
-from odp_taskbuilder import build
+from odp_taskbuilder import build_request
 from odp_taskbuilder.artifacts import tasks
 from odp_taskbuilder.cli import output
 from odp_taskbuilder.config import ResolveOptions
+from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.privacy import budget_of
 from odp_taskbuilder.transport.deadline import Network
 
 CONFIG = """mode: TRAINING_ONLY
@@ -23,11 +25,11 @@ URLS_IN_VAIN = "artifact_building has no effect without --build_artifact_only."
 STORAGE_PATH_IN_VAIN = "--storage_path has no effect: no destination that is used has {storage_path} in it."
 
 
-def request(tmp_path, place="", *, artifact_only=False, **options) -> build.BuildRequest:
+def request(tmp_path, place="", *, artifact_only=False, **options) -> build_request.BuildRequest:
     destinations = DESTINATIONS.replace("%s", place) if place else ""
     (tmp_path / "config.pbtxt").write_text(CONFIG.format(destinations=destinations))
-    build_options = build.BuildOptions(resolve=ResolveOptions(**options), artifact_only=artifact_only)
-    return build.check_request(tmp_path / "config.pbtxt", tmp_path / "out", build_options, overwrite=False, network=Network())
+    build_options = BuildOptions(resolve=ResolveOptions(**options), artifact_only=artifact_only)
+    return build_request.check_request(tmp_path / "config.pbtxt", tmp_path / "out", build_options, overwrite=False, network=Network())
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_destinations_that_are_named_in_vain_are_noted(tmp_path, place, options,
 
 def test_a_report_without_dp_shows_neither_noise_nor_clip(tmp_path):
     spec = request(tmp_path, skip_dp_aggregator=True).spec
-    shown = tasks.task_report(spec, build.budget_of(spec)).dp_hyperparameters
+    shown = tasks.task_report(spec, budget_of(spec)).dp_hyperparameters
     assert {field.name for field, _ in shown.ListFields()} == {"dp_delta", "dp_epsilon", "num_training_rounds"}
     assert shown.dp_epsilon == math.inf
 

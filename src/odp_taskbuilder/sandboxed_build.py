@@ -22,8 +22,13 @@ from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors, sandbox
 from odp_taskbuilder.artifacts import artifact_set, directory, manifest, tasks
 from odp_taskbuilder.base import server_limits
+from odp_taskbuilder.base.stages import Stage, unannounced
+from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
+from odp_taskbuilder.model import admission
+from odp_taskbuilder.privacy import budget_of
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.push import artifact_files
 from odp_taskbuilder.stores import inputs
@@ -36,13 +41,13 @@ _BUILD_FUNCTION = "odp_taskbuilder.sandboxed_build:build_in_scratch"
 
 
 def build_sandboxed(
-    saved_model: pipeline.Path,
-    task_config: pipeline.Path,
-    output: pipeline.Path = pipeline.DEFAULT_OUTPUT,
-    options: pipeline.BuildOptions = pipeline.BuildOptions(),  # noqa: B008 - frozen
+    saved_model: Path,
+    task_config: Path,
+    output: Path = DEFAULT_OUTPUT,
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     *,
     overwrite: bool = False,
-    stage: pipeline.Stage = pipeline.unannounced,
+    stage: Stage = unannounced,
     network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> pipeline.BuildResult:
     """Builds as `build.build` does, with the same arguments, result and errors, but loads the model in a sandbox only.
@@ -52,36 +57,36 @@ def build_sandboxed(
     Raises:
       errors.ModelError: also when the child crashed, reached one of its limits, or left something else than artifacts.
     """
-    request = pipeline.check_request(task_config, output, options, overwrite=overwrite, network=network)
+    request = check_request(task_config, output, options, overwrite=overwrite, network=network)
     spec = request.spec
     with stage("privacy accounting"):
-        budget = pipeline.budget_of(spec)
+        budget = budget_of(spec)
     report = tasks.task_report(spec, budget)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(inputs.local_model(saved_model, stage, network))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
         if not options.trust_model:
             with stage("scanning the model"):
-                pipeline.require_safe(model)
+                admission.require_admissible(model)
         # Only now: the scan has bounded how much there is to read.
-        digests = pipeline.input_digests(model, request.task_config)
+        digests = input_digests(model, request.task_config)
         with stage("building in the sandbox"):
             _run(model, request, scratch)
         with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:
             group = take_artifacts(scratch, spec, options.artifact_only, staging)
-            (staging / artifact_set.REPORT).write_text(pipeline.report_text(report, budget, spec), encoding="utf-8")
+            (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
             written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests)
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
     return pipeline.BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
 
 
-def _run(model: pathlib.Path, request: pipeline.BuildRequest, scratch: pathlib.Path) -> None:
+def _run(model: pathlib.Path, request: BuildRequest, scratch: pathlib.Path) -> None:
     # The child has the config without its text: where its problems stand is known here.
-    with pipeline.located_in(request.task_config):
+    with request.task_config.located():
         sandbox.run(_BUILD_FUNCTION, _arguments(model, request), scratch=scratch, readable=[model])
 
 
-def _arguments(model: pathlib.Path, request: pipeline.BuildRequest) -> dict[str, Any]:
+def _arguments(model: pathlib.Path, request: BuildRequest) -> dict[str, Any]:
     return {
         "saved_model": str(model.resolve()),
         "task_config": base64.b64encode(request.task_config.config.SerializeToString()).decode("ascii"),
@@ -99,8 +104,8 @@ def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, A
       options: the fields of BuildOptions.
     """
     loaded = LoadedConfig(task_builder_pb2.TaskConfig.FromString(base64.b64decode(task_config)))
-    build_options = pipeline.BuildOptions(**{**options, "resolve": ResolveOptions(**options["resolve"])})
-    built = pipeline.build_tasks(saved_model, loaded, build_options)
+    build_options = BuildOptions(**{**options, "resolve": ResolveOptions(**options["resolve"])})
+    built = pipeline.build_tasks(saved_model, loaded, build_options, digests={})
     artifacts = pathlib.Path(DIRECTORY)
     artifacts.mkdir()
     built.artifacts.write_files(artifacts)
@@ -130,11 +135,7 @@ def take_artifacts(
 
 def _take_task(built: pathlib.Path, prefix: str, spec: TaskSpec, artifact_only: bool, target: pathlib.Path) -> task_pb2.Task:
     version = _min_client_version(built, f"{prefix}{artifact_set.TASK}")
-    if artifact_only:
-        urls = spec.evaluation.rounds.urls if prefix else spec.training.urls
-        task = tasks.artifact_only_task(urls, version)
-    else:
-        task = tasks.evaluation_task(spec, version) if prefix else tasks.training_task(spec, version)
+    task = tasks.make_task(spec, evaluation=bool(prefix), artifact_only=artifact_only, min_client_version=version)
     (target / f"{prefix}{artifact_set.TASK}").write_text(text_format.MessageToString(task), encoding="utf-8")
     for name in (artifact_set.PLAN, artifact_set.CLIENT_ONLY_PLAN, artifact_set.CHECKPOINT):
         # Copied, not moved: the copy has no permissions, links or holes of the child's making.

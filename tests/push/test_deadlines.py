@@ -16,9 +16,12 @@ from fakes.task_server import FakeTaskServer
 from pushing import HASTY, artifact_only_task, save_artifacts
 from serving_process import build_request, config, wait_for_connection
 
-from odp_taskbuilder import build, errors
+from odp_taskbuilder import build_request as requests_of_builds
+from odp_taskbuilder import errors
+from odp_taskbuilder.base.stages import unannounced
 from odp_taskbuilder.cli import main
 from odp_taskbuilder.config import load_config, resolve
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.push import push
 from odp_taskbuilder.server import builder_client
 from odp_taskbuilder.stores import inputs
@@ -131,16 +134,16 @@ def test_the_upload_of_a_build_ends_by_its_deadline(endless, tmp_path, monkeypat
     tasks = {role: artifact_only_task(f"gs://bucket/{role}") for role in ("training", "evaluation")}
     artifacts = save_artifacts(tmp_path / "digits", **tasks)
     loaded = load_config(_CONFIG)
-    request = build.BuildRequest(
+    request = requests_of_builds.BuildRequest(
         task_config=loaded,
         spec=resolve(loaded),
-        options=build.BuildOptions(),
+        options=BuildOptions(),
         destination=artifacts,
         overwrite=False,
         has_destinations=True,
         network=NETWORK,
     )
-    _ends(lambda: request.upload(build.unannounced), errors.StorageError)
+    _ends(lambda: request.upload(unannounced), errors.StorageError)
 
 
 def test_a_stalled_answer_is_asked_for_again(artifacts, monkeypatch):

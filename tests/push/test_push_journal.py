@@ -376,7 +376,7 @@ def test_artifacts_with_destinations_take_no_server(cloud, tmp_path):
 
 _KILLED = """
 import os, pathlib, signal, sys
-from odp_taskbuilder.service import journal, push
+from odp_taskbuilder.push import journal, push
 steps = int(sys.argv[3])
 original = getattr(journal.Journal, sys.argv[4])
 def stop(self, *args):

@@ -25,14 +25,14 @@ MARKERS = ("marker", ID_TOKEN, "PRIVATE KEY", "session1")
 _SCRIPT = """
 import logging, os, sys
 logging.basicConfig(level=logging.DEBUG)
-from odp_taskbuilder.service import auth
+from odp_taskbuilder.push import auth
 auth._IAM_CREDENTIALS = os.environ["FAKE_GOOGLE"]
 from odp_taskbuilder.transport import deadline
 import functools
 deadline.Network = functools.partial(deadline.Network, connect_timeout=2.0, retry_for=0.2, first_pause=0.001, longest_pause=0.01)
 if sys.argv[1] == "ask":
     from odp_taskbuilder.proto import task_builder_pb2
-    from odp_taskbuilder.service import builder_client
+    from odp_taskbuilder.server import builder_client
     from odp_taskbuilder import errors
     try:
         login = auth.Login(api_key=os.environ["API_KEY"])

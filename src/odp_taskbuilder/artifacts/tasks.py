@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import numpy as np
+from google.protobuf import text_format
 
 from odp_taskbuilder.config.artifact_urls import STORAGE_PATH
 from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
+from odp_taskbuilder.privacy import PrivacyBudget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
-
-if TYPE_CHECKING:
-    from odp_taskbuilder.privacy import PrivacyBudget
 
 # Versions of the device's module are compared as integers.
 _NO_MIN_CLIENT_VERSION = "0"
 _MAX_CLIENT_VERSION = "999999999"
+
+
+def make_task(spec: TaskSpec, *, evaluation: bool, artifact_only: bool, min_client_version: Optional[str]) -> task_pb2.Task:
+    """The training or the evaluation task of a config.
+
+    Args:
+      artifact_only: it carries the config's artifact URLs and nothing for a task server.
+      min_client_version: the version of the device's module that the client plan needs; None where that was not checked.
+    """
+    if artifact_only:
+        urls = spec.evaluation.rounds.urls if evaluation else spec.training.urls
+        return artifact_only_task(urls, min_client_version or "")
+    fill = evaluation_task if evaluation else training_task
+    return fill(spec, min_client_version or _NO_MIN_CLIENT_VERSION)
 
 
 def training_task(spec: TaskSpec, min_client_version: str = _NO_MIN_CLIENT_VERSION) -> task_pb2.Task:
@@ -105,6 +118,13 @@ def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskR
             dp.dp_clip_norm = budget.clip_norm
         dp.num_training_rounds = budget.rounds
     return report
+
+
+def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec: TaskSpec) -> str:
+    """The TaskReport in text format, with what its numbers rest on in comments above it."""
+    sentences = budget.assumptions if spec.mode.trains else ("Evaluation spends no privacy budget that is accounted here.",)
+    comments = "".join(f"# {sentence}\n" for sentence in (*sentences, *spec.notices))
+    return comments + text_format.MessageToString(report)
 
 
 def _float32_not_below(value: float) -> float:

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Callable, Optional
 
+from odp_taskbuilder import errors
+
 
 @contextlib.contextmanager
 def private_directory(
@@ -79,3 +81,14 @@ def abandoned(path: pathlib.Path) -> Iterator[bool]:
         yield is_free
     finally:
         os.close(lock)
+
+
+def require_temporary_space(num_bytes: int) -> None:
+    """Raises errors.StorageError where the directory for temporary files has less room than that."""
+    directory = tempfile.gettempdir()
+    free = shutil.disk_usage(directory).free
+    if free < num_bytes:
+        raise errors.StorageError(
+            f"The temporary directory {directory} has {free:,} bytes left; a build takes up to {num_bytes:,}.",
+            next_step="Make room there, or name another one: TMPDIR=/path odp-task build ...",
+        )

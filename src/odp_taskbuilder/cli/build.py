@@ -10,9 +10,10 @@ from click.core import ParameterSource
 from google.protobuf import json_format, text_format
 
 from odp_taskbuilder import build as pipeline
-from odp_taskbuilder import errors
+from odp_taskbuilder import build_request, errors
 from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config import warnings_for
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
@@ -29,7 +30,7 @@ _LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "rounds_per_day
 @click.option(
     "--output",
     "output_directory",
-    default=pipeline.DEFAULT_OUTPUT,
+    default=build_request.DEFAULT_OUTPUT,
     show_default=True,
     help="Artifacts go into <output>/<population>/.",
 )
@@ -88,7 +89,7 @@ def command(
     digests into <output>/<population>/, all of them or none. With --task_builder_server nothing is written here: the server
     builds, creates the tasks and uploads; options about what is done here are refused then.
     """
-    build_options = pipeline.BuildOptions(
+    build_options = BuildOptions(
         resolve=ResolveOptions(
             population_name=population_name,
             skip_dp_check=skip_dp_check,
@@ -160,7 +161,7 @@ def _build_remotely(
     server: str,
     saved_model: str,
     task_config: str,
-    build_options: pipeline.BuildOptions,
+    build_options: BuildOptions,
     api_key: Optional[str],
     account: Optional[str],
     network: Any,

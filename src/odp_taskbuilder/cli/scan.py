@@ -9,8 +9,8 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
-from odp_taskbuilder.model import input_spec
-from odp_taskbuilder.scan import ScanReport, scan_model
+from odp_taskbuilder.model import admission
+from odp_taskbuilder.scan import ScanReport
 
 
 @click.command(name="scan")
@@ -26,9 +26,7 @@ def command(model: pathlib.Path, json_mode: bool) -> int:
     Goes through every function, node and object of the SavedModel and lists its operations. Ends with 0 if there are pure
     operations only, and with 4 and every finding if not. TensorFlow is not loaded.
     """
-    report = scan_model(model)
-    # A model that was saved in another way holds much that none needs: the list of that would not say what to do.
-    reason = None if report.is_safe else input_spec.misfit(model)
+    report, reason = admission.examine(model)
     if reason is not None:
         output.note(reason)
     if json_mode:

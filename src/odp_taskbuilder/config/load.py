@@ -6,10 +6,11 @@ ODP developer page prints, or proto JSON (spec: task_config.md, section 7).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
@@ -64,6 +65,15 @@ class LoadedConfig:
             return errors.Problem(message, path, suggestion)
         position = self.positions[known]
         return errors.Problem(message, path, suggestion, position.line, position.column, self.text.shown_line(position))
+
+    @contextlib.contextmanager
+    def located(self) -> Iterator[None]:
+        """Shows the problems of a ConfigError that the block raises where they stand in this config's text."""
+        try:
+            yield
+        except errors.ConfigError as error:
+            problems = [self.problem(problem.path, problem.message, problem.suggestion) for problem in error.problems]
+            raise errors.ConfigError(problems, source=self.source) from error
 
 
 def load_config(path: Union[str, os.PathLike]) -> LoadedConfig:

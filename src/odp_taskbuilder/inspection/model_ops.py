@@ -6,6 +6,8 @@ import os
 from typing import Optional, Union
 
 from odp_taskbuilder import build
+from odp_taskbuilder.base.stages import Stage, unannounced
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.ops import provenance
@@ -23,14 +25,14 @@ def model_ops(
     *,
     allowlist: Optional[Allowlist] = None,
     trust_model: bool = False,
-    stage: build.Stage = build.unannounced,
+    stage: Stage = unannounced,
     network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> list[ClientOps]:
     """Builds the client graphs of a model and a task config, and tells where their flex ops come from. Takes as long as a build.
 
     Arguments and errors are those of `build.build`; privacy budget and ops do not stop it.
     """
-    options = build.BuildOptions(
+    options = BuildOptions(
         resolve=ResolveOptions(skip_dp_check=True), skip_flex_ops_check=True, trust_model=trust_model, keep_node_names=True
     )
     loaded = inputs.read_config(task_config, network)

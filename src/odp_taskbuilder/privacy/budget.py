@@ -13,6 +13,7 @@ from odp_taskbuilder.config.spec import (
     PARTICIPATION_MEMORY_DAYS,
     DpAggregator,
     PrivacySpec,
+    TaskSpec,
     adaptive_noise_limit,
 )
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
@@ -70,6 +71,12 @@ class PrivacyBudget:
     calibrated: bool
     accountant: str
     assumptions: tuple[str, ...]
+
+
+def budget_of(spec: TaskSpec) -> PrivacyBudget:
+    """The privacy budget of a config's tasks. Raises PrivacyBudgetError."""
+    # Evaluation adds no noise and spends nothing that could be accounted: its state takes any noise.
+    return privacy_budget(spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True))
 
 
 def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:

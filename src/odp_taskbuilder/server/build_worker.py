@@ -12,6 +12,7 @@ from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors, sandboxed_build
 from odp_taskbuilder.artifacts import directory, tasks
 from odp_taskbuilder.config import LoadedConfig, resolve
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.privacy import privacy_budget
 from odp_taskbuilder.proto import task_builder_pb2
@@ -44,7 +45,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         yield
 
     try:
-        build_options = pipeline.BuildOptions(
+        build_options = BuildOptions(
             resolve=resolve_options,
             skip_flex_ops_check=options["skip_flex_ops_check"],
             artifact_only=options["artifact_only"],

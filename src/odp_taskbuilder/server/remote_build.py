@@ -6,8 +6,8 @@ import dataclasses
 import os
 from typing import Union
 
-from odp_taskbuilder.build import BuildOptions
 from odp_taskbuilder.config import resolve
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ArtifactUrls
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.push import auth

@@ -18,10 +18,11 @@ from typing import Optional, Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.private_directory import private_directory
-from odp_taskbuilder.build import input_digests, require_safe
+from odp_taskbuilder.build_request import input_digests
 from odp_taskbuilder.config import load_config
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
+from odp_taskbuilder.model import admission
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
@@ -132,7 +133,7 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
                 "--engine tff can skip no client.", next_step="Leave --skip_bad_clients out, or take another engine."
             )
         if not options.trust_model:
-            require_safe(options.saved_model)
+            admission.require_admissible(options.saved_model)
         _require_inputs(deployment, options.saved_model, options.task_config)
         return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
     num_workers = options.num_workers or os.cpu_count() or 1

@@ -1,0 +1,28 @@
+"""What a build does beside what its config says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from odp_taskbuilder.base.keyword_only import keyword_only
+from odp_taskbuilder.config.spec import ResolveOptions
+
+
+@keyword_only
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """What a build does beside what its config says.
+
+    Attributes:
+      resolve: options that take part in resolving the config.
+      skip_flex_ops_check: build even when phones lack an op of the client graph.
+      trust_model: load the model without scanning it first. Loading may execute parts of it, with the rights of this process.
+      keep_node_names: leave the names of the graph's nodes in the client graphs: `odp-task ops` tells by them where an op comes from.
+      artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
+    """
+
+    resolve: ResolveOptions = ResolveOptions()
+    skip_flex_ops_check: bool = False
+    trust_model: bool = False
+    keep_node_names: bool = False
+    artifact_only: bool = False

@@ -1,0 +1,37 @@
+"""Whether a model may be loaded: the scan's verdict, told in words that help.
+
+A model that was saved in another way than as a FunctionalModel holds much that no FunctionalModel needs. A list of all that would not say
+what to do: such a model is told to be no FunctionalModel, wherever models are admitted.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Optional, Union
+
+from odp_taskbuilder import errors, scan
+from odp_taskbuilder.model import input_spec
+
+
+def examine(path: Union[str, pathlib.Path]) -> tuple[scan.ScanReport, Optional[str]]:
+    """Scans a model. Returns the report and, where it has findings, why the model is no FunctionalModel, if that is so.
+
+    Raises:
+      errors.ModelError: as `scan.scan_model`.
+    """
+    report = scan.scan_model(path)
+    return report, None if report.is_safe else input_spec.misfit(path)
+
+
+def require_admissible(path: Union[str, pathlib.Path]) -> None:
+    """Scans a model before it is loaded.
+
+    Raises:
+      errors.UntrustedModelError: it holds what no model needs.
+      errors.ModelError: it is no FunctionalModel, or cannot be read.
+    """
+    try:
+        scan.require_safe(path)
+    except errors.UntrustedModelError:
+        input_spec.read_model_spec(path)
+        raise

@@ -25,7 +25,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, Optional, Union
 
 import google_crc32c
 
@@ -134,6 +134,69 @@ def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:
     if result.to_json().encode() != content:
         raise errors.ArtifactError(f"{path} was changed after it was written")
     return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is in a directory, beside what its manifest lists.
+
+    Attributes:
+      manifest: None where the directory has none; nothing is a fault then.
+      found: file name -> digest, of the listed files that are there; without a manifest of all files.
+      faults: name of a listed file -> what is wrong with it, as a predicate: "is missing", ...
+      unlisted: names of files that are there and in no list.
+    """
+
+    manifest: Optional[Manifest]
+    found: Mapping[str, FileDigest]
+    faults: Mapping[str, str]
+    unlisted: tuple[str, ...]
+
+
+def compare(directory: Union[str, os.PathLike]) -> Comparison:
+    """Reads the files that the manifest of a directory lists, or all where there is no manifest, and compares them with it.
+
+    Raises:
+      StorageError: the directory or a file in it cannot be read.
+      ArtifactError: the manifest is none of ours.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise errors.StorageError(f"Cannot read {directory}: {error.strerror}") from error
+    listed = read_manifest(directory) if artifact_set.MANIFEST in names else None
+    found: dict[str, FileDigest] = {}
+    for name in names:
+        path = directory / name
+        if path.is_file() and (name != artifact_set.MANIFEST if listed is None else name in listed.files):
+            try:
+                found[name] = digest_file(path)
+            except OSError as error:
+                raise errors.StorageError(f"Cannot read {path}: {error.strerror}") from error
+    if listed is None:
+        return Comparison(None, found, {}, ())
+    faults = {}
+    for name, digest in sorted(listed.files.items()):
+        if name not in found:
+            faults[name] = "is missing"
+        elif found[name] != digest:
+            faults[name] = f"is not the file that {artifact_set.MANIFEST} lists: its digest differs"
+    unlisted = tuple(name for name in names if name not in listed.files and name != artifact_set.MANIFEST)
+    return Comparison(listed, found, faults, unlisted)
+
+
+def require_as_built(directory: Union[str, os.PathLike]) -> Comparison:
+    """Compares a directory of artifacts with its manifest; one without a manifest passes, and so do files beside those that it lists.
+
+    Raises:
+      StorageError, ArtifactError: as `compare`; also when a listed file is missing or another.
+    """
+    comparison = compare(directory)
+    if comparison.faults:
+        faults = "; ".join(f"{os.path.join(directory, name)} {fault}" for name, fault in comparison.faults.items())
+        raise errors.ArtifactError(f"{faults}.", next_step="Build it again: odp-task build.")
+    return comparison
 
 
 def _open(path: Union[str, os.PathLike]) -> BinaryIO:

@@ -105,21 +105,17 @@ class _Verifier:
         self.findings += (Finding(name, problem) for problem in problems)
 
     def check_manifest(self) -> None:
-        if artifact_set.MANIFEST not in self.names:
-            self.notes.append(f"There is no {artifact_set.MANIFEST}: the files were not compared with their digests.")
-            return
         try:
-            listed = manifest.read_manifest(self._directory).files
+            comparison = manifest.compare(self._directory)
         except errors.ArtifactError as error:
             self.add(artifact_set.MANIFEST, [error.message])
             return
-        for name in sorted(listed.keys() | set(self.names) - {artifact_set.MANIFEST}):
-            if name not in self.names:
-                self.add(name, ["is missing"])
-            elif name not in listed:
-                self.add(name, [f"is not listed in {artifact_set.MANIFEST}"])
-            elif self._digest(name) != listed[name]:
-                self.add(name, [f"is not the file that {artifact_set.MANIFEST} lists: its digest differs"])
+        if comparison.manifest is None:
+            self.notes.append(f"There is no {artifact_set.MANIFEST}: the files were not compared with their digests.")
+        for name, fault in comparison.faults.items():
+            self.add(name, [fault])
+        for name in comparison.unlisted:
+            self.add(name, [f"is not listed in {artifact_set.MANIFEST}"])
 
     def read_tasks(self) -> list[_TaskFiles]:
         prefixes = ("", artifact_set.EVALUATION_PREFIX)
@@ -168,12 +164,6 @@ class _Verifier:
                     self.add(plan, [f"a round failed: {error.message}"])
                     continue
                 self.add(plan, _compare_traffic(task.plan, self.rounds[task.prefix]))
-
-    def _digest(self, name: str) -> manifest.FileDigest:
-        try:
-            return manifest.digest_file(self._directory / name)
-        except OSError as error:
-            raise errors.StorageError(f"Cannot read {self._directory / name}: {error.strerror}") from error
 
     def _read(self, name: str) -> Union[PlanFacts, CheckpointFacts, None]:
         """The facts of a file that is there and of the kind that its name says."""

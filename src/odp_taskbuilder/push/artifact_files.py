@@ -81,21 +81,20 @@ def read(directory: pathlib.Path) -> list[TaskArtifacts]:
     return tasks
 
 
-def check_manifest(directory: pathlib.Path, tasks: Sequence[TaskArtifacts]) -> dict[str, str]:
-    """Compares the files with manifest.json, and returns the sha256 of each by file name. A directory without manifest passes.
+def digests(directory: pathlib.Path, tasks: Sequence[TaskArtifacts]) -> dict[str, str]:
+    """The SHA-256 of each file of the tasks, by file name, after the directory was compared with its manifest.
 
     Raises:
       errors.ArtifactError: a file is not the one that was built.
     """
-    found = {path.name: manifest.digest_file(path) for task in tasks for path in task.files.values()}
-    if (directory / artifact_set.MANIFEST).exists():
-        built = manifest.read_manifest(directory).files
-        changed = sorted(name for name, digest in found.items() if built.get(name) != digest)
-        if changed:
-            raise errors.ArtifactError(
-                f"Not what {artifact_set.MANIFEST} lists: {', '.join(changed)} in {directory}.", next_step=_BUILD
-            )
-    return {name: digest.sha256 for name, digest in found.items()}
+    found = manifest.require_as_built(directory).found
+    names = [path.name for task in tasks for path in task.files.values()]
+    strange = sorted(set(names) - found.keys())
+    if strange:
+        raise errors.ArtifactError(
+            f"{directory}: {', '.join(strange)}: not listed in {artifact_set.MANIFEST}.", next_step=_BUILD
+        )
+    return {name: found[name].sha256 for name in names}
 
 
 def destinations(task: task_pb2.Task) -> dict[str, list[str]]:

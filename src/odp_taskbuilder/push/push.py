@@ -87,7 +87,7 @@ def push(
       errors.UsageError: the options do not fit what is in the directory.
     """
     tasks = artifact_files.read(directory)
-    digests = artifact_files.check_manifest(directory, tasks)
+    digests = artifact_files.digests(directory, tasks)
     deadline = deadline or deadlines.Deadline(network.deadline)
     with journals.exclusive(directory):
         if any(task.names_destinations for task in tasks):

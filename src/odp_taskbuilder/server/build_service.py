@@ -248,7 +248,7 @@ class BuildService:
 
     def _push_group(self, artifacts: pathlib.Path, server: str) -> dict[str, task_pb2.Task]:
         built = artifact_files.read(artifacts)
-        digests = artifact_files.check_manifest(artifacts, built)
+        digests = artifact_files.digests(artifacts, built)
         options = push.PushOptions(server=server, login=self._options.login)
         pushed: dict[str, task_pb2.Task] = {}
         uploading: Optional[artifact_files.Upload] = None

@@ -94,7 +94,8 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
             f"{directory} holds an evaluation task only: its checkpoints come from training rounds.",
             next_step="Build with mode: TRAINING_AND_EVAL.",
         )
-    inputs = _checked_inputs(directory)
+    # What the artifacts were made from; a directory without a manifest does not tell.
+    made = manifest.require_as_built(directory).manifest
     task = _read_task(directory / artifact_set.TASK)
     training = _deployed(directory, "", task, TRAINING_TASK_ID)
     evaluation, share, selector = None, 0.0, None
@@ -121,7 +122,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
         evaluation=evaluation,
         evaluation_share=share,
         checkpoint_selector=selector,
-        inputs=inputs,
+        inputs=made and made.inputs,
     )
 
 
@@ -139,24 +140,6 @@ def _artifacts_directory(path: pathlib.Path) -> pathlib.Path:
     raise errors.StorageError(
         f"{path} holds no artifacts of one population{found}.", next_step="Name the directory odp_artifacts/<population>."
     )
-
-
-def _checked_inputs(directory: pathlib.Path) -> Optional[Mapping[str, str]]:
-    """What the manifest says of the inputs, after its files were compared with it; None without a manifest."""
-    if not (directory / artifact_set.MANIFEST).exists():
-        return None
-    made = manifest.read_manifest(directory)
-    for name, digest in made.files.items():
-        path = directory / name
-        try:
-            found = manifest.digest_file(path)
-        except OSError as error:
-            raise errors.StorageError(f"Cannot read {path}: {error.strerror}", next_step="Build again.") from error
-        if found != digest:
-            raise errors.ArtifactError(
-                f"{path} is not the file that {artifact_set.MANIFEST} lists: its digest differs.", next_step="Build again."
-            )
-    return made.inputs
 
 
 def _deployed(directory: pathlib.Path, prefix: str, task: task_pb2.Task, task_id: int) -> DeployedTask:

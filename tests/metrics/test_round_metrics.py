@@ -56,7 +56,7 @@ def test_what_is_written_is_in_the_servers_form():
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": "b"}', b'{"a": true}', b"\xff", gzip.compress(GUIDE)[:-9]])
 def test_a_damaged_file_is_named(content, tmp_path):
     write(tmp_path, "digits", 1, 3, content)
-    with pytest.raises(errors.StorageError, match="digits/1/3/s/0/metrics is no metrics file: "):
+    with pytest.raises(errors.ArtifactError, match="digits/1/3/s/0/metrics is no metrics file: "):
         read_runs([str(tmp_path)], TaskFilter())
 
 

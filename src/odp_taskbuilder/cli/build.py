@@ -178,7 +178,7 @@ def _build_remotely(
         output.print_json(json_format.MessageToDict(response, preserving_proto_field_name=True))
         return
     output.note("Success! Tasks are built, and artifacts are uploaded to the cloud.")
-    click.echo(text_format.MessageToString(response), nl=False)
+    output.show(text_format.MessageToString(response), end="")
 
 
 def _document(result: pipeline.BuildResult) -> dict[str, Any]:
@@ -209,4 +209,4 @@ def _print_text(result: pipeline.BuildResult) -> None:
         output.note(f"  uploaded to {url}")
     for warning in warnings_for(result.spec):
         output.note(f"Warning: {warning.path}: {warning.message}")
-    click.echo(pathlib.Path(result.directory, "report.pbtxt").read_text(encoding="utf-8"), nl=False)
+    output.show(pathlib.Path(result.directory, "report.pbtxt").read_text(encoding="utf-8"), end="")

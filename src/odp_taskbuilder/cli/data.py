@@ -97,7 +97,7 @@ def partition_command(
     if json_mode:
         output.print_json([dataclasses.asdict(description) for description in parts.values()])
         return
-    click.echo("\n\n".join(_text(description) for description in parts.values()))
+    output.show("\n\n".join(_text(description) for description in parts.values()))
 
 
 @command.command("describe")
@@ -117,7 +117,7 @@ def describe_command(data: str, label: str, json_mode: bool) -> None:
     if json_mode:
         output.print_json(dataclasses.asdict(description))
         return
-    click.echo(_text(description))
+    output.show(_text(description))
 
 
 def _text(description: DataDescription) -> str:

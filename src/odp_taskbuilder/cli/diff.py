@@ -33,5 +33,5 @@ def command(left: pathlib.Path, right: pathlib.Path, exit_code: bool, json_mode:
     if json_mode:
         output.print_json([dataclasses.asdict(difference) for difference in differences])
     else:
-        click.echo(differences_text(differences))
+        output.show(differences_text(differences))
     return errors.ArtifactError.exit_code if differences and exit_code else errors.EXIT_OK

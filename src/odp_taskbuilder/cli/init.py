@@ -50,5 +50,5 @@ def command(
         )
     else:
         metrics = ", ".join((*written.metrics, "loss"))
-        click.echo(f"{written.config}: for `odp-task build`, with the metrics {metrics}")
-        click.echo(f"{written.artifact_config}: the same with a destination for each artifact")
+        output.show(f"{written.config}: for `odp-task build`, with the metrics {metrics}")
+        output.show(f"{written.artifact_config}: the same with a destination for each artifact")

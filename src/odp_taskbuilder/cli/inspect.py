@@ -38,4 +38,4 @@ def command(paths: tuple[pathlib.Path, ...], graph_file: Optional[pathlib.Path],
     if json_mode:
         output.print_json(inspection_document(inspection))
     else:
-        click.echo(inspection_text(inspection))
+        output.show(inspection_text(inspection))

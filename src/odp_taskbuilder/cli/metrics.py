@@ -73,4 +73,4 @@ def command(
     if json_mode:
         output.print_json([{"run": run.name, "rounds": run.rounds} for run in runs])
         return
-    click.echo("\n\n".join(format_run(run) for run in shown))
+    output.show("\n\n".join(format_run(run) for run in shown))

@@ -72,6 +72,6 @@ def command(
     if json_mode:
         output.print_json(client_ops_document(graphs, min_module_version))
     else:
-        click.echo(client_ops_text(graphs, min_module_version))
+        output.show(client_ops_text(graphs, min_module_version))
     unsupported = any(graph.ops.unsupported(min_module_version) for graph in graphs)
     return errors.UnsupportedOpsError.exit_code if unsupported else errors.EXIT_OK

@@ -1,4 +1,6 @@
-"""What commands print: data on stdout, everything else on stderr.
+"""What commands print: data on stdout, everything else on stderr; and nothing that steers the terminal it comes to.
+
+All output of all commands goes through here: names in it come from models, artifacts, buckets and servers, that is from anyone.
 
 Progress is animated only for a person watching stderr; a pipe or a log gets one line per finished stage.
 """
@@ -17,11 +19,20 @@ from typing import Any
 import click
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import plain_text
+
+# What our own texts are laid out with.
+_LAYOUT = "\n\t"
+
+
+def show(text: str, *, end: str = "\n") -> None:
+    """Prints what a person asked for, on stdout; characters that would steer the terminal as escapes."""
+    click.echo(plain_text.escaped(text, keep=_LAYOUT) + end, nl=False)
 
 
 def print_json(document: Any) -> None:
     """Prints one JSON document on stdout. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
-    click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False))
+    click.echo(plain_text.escaped_json(json.dumps(_finite(document), indent=2, ensure_ascii=False)))
 
 
 def _finite(value: Any) -> Any:
@@ -35,8 +46,8 @@ def _finite(value: Any) -> Any:
 
 
 def note(message: str) -> None:
-    """Tells a person something, on stderr."""
-    click.echo(message, err=True)
+    """Tells a person something, on stderr; characters that would steer the terminal as escapes."""
+    click.echo(plain_text.escaped(message, keep=_LAYOUT), err=True)
 
 
 def report_error(error: errors.OdpTaskError, json_mode: bool) -> None:

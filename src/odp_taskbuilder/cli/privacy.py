@@ -215,15 +215,15 @@ def curve_command(
         output.print_json(_curve_document(curve))
         return
     spec = curve.spec
-    click.echo(
+    output.show(
         f"{curve.setting()}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}"
     )
-    click.echo(f"{variable.value:>16}  epsilon")
+    output.show(f"{variable.value:>16}  epsilon")
     for point in curve.points:
         mark = "  above the target" if point.epsilon > spec.target_epsilon else ""
-        click.echo(f"{point.value:>16.6g}  {rounded_up(point.epsilon, digits=5):<10.5g}{mark}".rstrip())
+        output.show(f"{point.value:>16.6g}  {rounded_up(point.epsilon, digits=5):<10.5g}{mark}".rstrip())
     for sentence in curve.assumptions:
-        click.echo(f"- {sentence}")
+        output.show(f"- {sentence}")
 
 
 def _document(budget: privacy.PrivacyBudget) -> dict[str, Any]:
@@ -257,13 +257,13 @@ def _print(document: dict[str, Any], json_mode: bool) -> None:
     if json_mode:
         output.print_json(document)
         return
-    click.echo(f"epsilon           {rounded_up(document['epsilon']):.7g} at delta {document['delta']:.7g}")
+    output.show(f"epsilon           {rounded_up(document['epsilon']):.7g} at delta {document['delta']:.7g}")
     if "reference_epsilon" in document:
-        click.echo(f"reference epsilon {document['reference_epsilon']!r}")
-    click.echo(f"noise multiplier  {document['noise_multiplier']!r}" + (" (calibrated)" if document["calibrated"] else ""))
-    click.echo(
+        output.show(f"reference epsilon {document['reference_epsilon']!r}")
+    output.show(f"noise multiplier  {document['noise_multiplier']!r}" + (" (calibrated)" if document["calibrated"] else ""))
+    output.show(
         f"aggregator        {document['aggregator']}, {document['rounds']:,} rounds of {document['report_goal']:,} clients"
     )
-    click.echo(f"accountant        {document['accountant']}")
+    output.show(f"accountant        {document['accountant']}")
     for sentence in document["assumptions"]:
-        click.echo(f"- {sentence}")
+        output.show(f"- {sentence}")

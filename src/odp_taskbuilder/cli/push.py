@@ -66,4 +66,4 @@ def command(
         )
         return
     for task_id, role in dict.fromkeys((p.task_id, p.role) for p in pushed):
-        click.echo(f"Task {task_id} ({role}) is complete." if task_id else f"The {role} artifacts are in their place.")
+        output.show(f"Task {task_id} ({role}) is complete." if task_id else f"The {role} artifacts are in their place.")

@@ -32,7 +32,7 @@ def command(model: pathlib.Path, json_mode: bool) -> int:
     if json_mode:
         output.print_json(_document(report))
     else:
-        click.echo(_text(report))
+        output.show(_text(report))
     return errors.EXIT_OK if report.is_safe else errors.UntrustedModelError.exit_code
 
 

@@ -184,7 +184,7 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
         lines += [f"    {sentence}" for sentence in summary.assumptions]
     if run_dir is not None:
         lines.append(f"Show the metrics with: odp-task metrics {run_dir}")
-    click.echo("\n".join(lines))
+    output.show("\n".join(lines))
 
 
 def _task_lines(name: str, task: TaskSummary) -> list[str]:

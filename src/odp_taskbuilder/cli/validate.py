@@ -86,20 +86,20 @@ def _document(check: ConfigCheck, show: bool) -> dict[str, Any]:
 
 def _print_text(check: ConfigCheck, show: bool, strict: bool) -> None:
     for notice in check.notices:
-        click.echo(f"{check.source}: note: {notice}")
+        output.show(f"{check.source}: note: {notice}")
     if check.error is not None:
-        click.echo(str(check.error))
-        click.echo(f"{check.source}: {_count(len(check.error.problems), 'problem')}")
+        output.show(str(check.error))
+        output.show(f"{check.source}: {_count(len(check.error.problems), 'problem')}")
         return
     for warning in check.warnings:
-        click.echo(f"{check.source}: warning: {warning.path}: {warning.message}")
+        output.show(f"{check.source}: warning: {warning.path}: {warning.message}")
     if show and check.task is not None:
         values = [(value.path, _shown(value), value.origin.value) for value in config.resolved_values(check.task)]
         path_width, value_width = (max(len(row[column]) for row in values) for column in (0, 1))
         for path, value, origin in values:
-            click.echo(f"  {path:{path_width}}  {value:{value_width}}  {origin}")
+            output.show(f"  {path:{path_width}}  {value:{value_width}}  {origin}")
     verdict = "not accepted" if strict and check.warnings else "ok"
-    click.echo(f"{check.source}: {verdict}, {_count(len(check.warnings), 'warning')}")
+    output.show(f"{check.source}: {verdict}, {_count(len(check.warnings), 'warning')}")
 
 
 def _shown(value: config.ResolvedValue) -> str:

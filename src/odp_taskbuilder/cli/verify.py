@@ -38,5 +38,5 @@ def command(
     if json_mode:
         output.print_json(dataclasses.asdict(result))
     else:
-        click.echo(verification_text(result))
+        output.show(verification_text(result))
     return errors.ArtifactError.exit_code if result.findings else errors.EXIT_OK

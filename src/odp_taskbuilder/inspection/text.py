@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional, Union
 
 from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
+from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, TensorFacts
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.inspection.diff import Difference
@@ -36,12 +37,12 @@ def inspection_text(inspection: Inspection) -> str:
     blocks = ["\n".join(_file(file, inspection)) for file in inspection.files]
     if inspection.traffic:
         blocks.append("\n".join(_traffic_table(inspection)))
-    return _printable("\n\n".join(blocks))
+    return plain_text.escaped("\n\n".join(blocks), keep="\n")
 
 
 def client_ops_text(graphs: Sequence[ClientOps], module_version: Optional[int]) -> str:
     """What `odp-task ops` prints; `module_version` is what phones are asked to have."""
-    return _printable("\n\n".join("\n".join(_client_ops(graph, module_version)) for graph in graphs))
+    return plain_text.escaped("\n\n".join("\n".join(_client_ops(graph, module_version)) for graph in graphs), keep="\n")
 
 
 def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str]:
@@ -80,7 +81,7 @@ def differences_text(differences: Sequence[Difference]) -> str:
             lines.append("".join(file))
         place = " > ".join(difference.path[1:]) or "the file"
         lines.append(f"  {place}: {difference.left} -> {difference.right}")
-    return _printable("\n".join(lines))
+    return plain_text.escaped("\n".join(lines), keep="\n")
 
 
 def verification_text(verification: Verification) -> str:
@@ -95,17 +96,12 @@ def verification_text(verification: Verification) -> str:
     lines += [f"Note: {note}" for note in verification.notes]
     verdict = "does not hold" if verification.findings else "holds"
     lines.append(f"{len(verification.checked)} files, {len(verification.findings)} findings: {verdict}.")
-    return _printable("\n".join(lines))
+    return plain_text.escaped("\n".join(lines), keep="\n")
 
 
 def size_text(num_bytes: Optional[int]) -> str:
     """1,234, or "unknown"."""
     return "unknown" if num_bytes is None else f"{num_bytes:,}"
-
-
-def _printable(text: str) -> str:
-    """Names in artifacts come from anyone: control characters, which could drive a terminal, are shown as escapes."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _file(file: InspectedFile, inspection: Inspection) -> Iterator[str]:

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors, stores
-from odp_taskbuilder.metrics.run import Run, parse_metrics
+from odp_taskbuilder.metrics.run import MAX_BYTES, Run, parse_metrics
 from odp_taskbuilder.transport import deadline as deadlines
 
 # {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects
 # below the bucket's own name.
 _METRICS_FILE = re.compile(r"(?:^|/)(?P<population>[^/]+)/(?P<task>[0-9]+)/(?P<round>[0-9]+)/s/0/metrics$")
-# A metrics file holds some twenty numbers. A bucket holds a few objects per round.
-_MAX_METRICS_BYTES = 1 << 20
+# A bucket holds a few objects per round.
 _LIMITS = stores.TreeLimits(max_files=1_000_000, max_bytes=1 << 60)
 _PATIENT = deadlines.Network()
 
@@ -50,7 +49,8 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
 
     Raises:
       UsageError: a source holds no metrics of the tasks wanted.
-      StorageError: a source cannot be read, or a metrics file is damaged.
+      StorageError: a source cannot be read.
+      ArtifactError: a metrics file is damaged, or something else.
     """
     rounds: dict[_Task, dict[int, dict[str, float]]] = {}
     for source in dict.fromkeys(sources):
@@ -77,7 +77,7 @@ def _files(source: str, wanted: TaskFilter, network: deadlines.Network) -> Itera
         listed = deadlines.call_within(deadline, functools.partial(store.list, tree, _LIMITS))
         for stored in listed.values():
             if stored.url.endswith("/metrics"):
-                read = functools.partial(store.read, stored.url, _MAX_METRICS_BYTES)
+                read = functools.partial(store.read, stored.url, MAX_BYTES)
                 yield stored.url, functools.partial(deadlines.call_within, deadline, read)
 
 
@@ -97,7 +97,9 @@ def _parsed(name: str, content: bytes) -> dict[str, float]:
     try:
         return parse_metrics(content)
     except ValueError as error:
-        raise errors.StorageError(f"{name} is no metrics file: {error}.") from error
+        raise errors.ArtifactError(
+            f"{name} is no metrics file: {error}.", next_step="Remove it, or name the runs that are to be shown."
+        ) from error
 
 
 def _filter_text(wanted: TaskFilter) -> str:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import gzip
 import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import plain_text
 
 # How the names of those metrics begin that a simulation adds to the plan's.
 COMMUNICATION_PREFIX, PROGRESS_PREFIX = SIMULATION_PREFIXES = ("communication/", "simulation/")
 
+# A metrics file holds some twenty numbers under names of some forty characters.
+MAX_BYTES = 1 << 20
+_MAX_METRICS = 1000
+_MAX_NAME = 1000
+
 _GZIP_MAGIC = b"\x1f\x8b"
+# Makes zlib expect gzip's header.
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +99,49 @@ def parse_metrics(content: bytes) -> dict[str, float]:
       ValueError: it is no such file.
     """
     if content.startswith(_GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
-            raise ValueError(f"not a sound gzip file ({error})") from error
-    document = json.loads(content.decode("utf-8"))
+        content = _decompressed(content)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    try:
+        document = json.loads(content.decode("utf-8"), parse_int=_number, parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(document, dict):
         raise ValueError("expected a JSON object of numbers")
+    if len(document) > _MAX_METRICS:
+        raise ValueError(f"{len(document):,} metrics; at most {_MAX_METRICS:,} are expected")
     for name, value in document.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"expected a number as the value of {name!r}, found {value!r}")
-    return {name: float(value) for name, value in document.items()}
+        if len(name) > _MAX_NAME:
+            raise ValueError(f"a name of {len(name):,} characters; at most {_MAX_NAME:,} are expected")
+        if plain_text.escaped(name) != name:
+            raise ValueError(f"the name {name!a} has characters that do not belong into one")
+        if not isinstance(value, float):
+            raise ValueError(f"expected a number as the value of {name!r}, found {_kind(value)}")
+    return document
+
+
+def _decompressed(content: bytes) -> bytes:
+    """The content of a gzip file, as far as its size is that of a metrics file; one byte more tells that it is not."""
+    expansion = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        plain = expansion.decompress(content, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"not a sound gzip file ({error})") from error
+    if len(plain) <= MAX_BYTES and not expansion.eof:
+        raise ValueError("not a sound gzip file (it is cut off)")
+    return plain
+
+
+def _number(text: str) -> float:
+    # Integers, too: to convert one of any length to an integer takes time that grows with the square of it.
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is beyond the range of float64")
+    return value
+
+
+def _kind(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}.get(type(value), "nothing")
 
 
 def format_metrics(metrics: Mapping[str, float]) -> bytes:

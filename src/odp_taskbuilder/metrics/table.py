@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.metrics.run import Run, short_name
 
 
@@ -16,7 +17,7 @@ def format_run(run: Run) -> str:
         rows.append([str(number), *(f"{values[name]:.6g}" if name in values else "-" for name in names)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
-    return "\n".join([f"{run.name}{missing}", *lines])
+    return "\n".join([f"{plain_text.escaped(run.name)}{missing}", *lines])
 
 
 def _ranges(numbers: Sequence[int]) -> str:

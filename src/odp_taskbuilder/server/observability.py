@@ -9,6 +9,7 @@ import time
 
 import prometheus_client
 
+from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.server import shortening
 from odp_taskbuilder.server.admission import Admission
 from odp_taskbuilder.transport import redaction
@@ -30,7 +31,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return redaction.redact(json.dumps(document, ensure_ascii=False))
+        return plain_text.escaped_json(redaction.redact(json.dumps(document, ensure_ascii=False)))
 
 
 def log_to_stderr() -> None:

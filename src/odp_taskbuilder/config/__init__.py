@@ -3,6 +3,8 @@
 load_config(path) or parse_config(text)  ->  LoadedConfig  ->  resolve()  ->  TaskSpec
 
 resolve() raises all problems of a config at once, those of its text and those of its values.
+
+Uses base/ and proto/. What a value costs in privacy is privacy/'s; whether a model fits it is learning/'s.
 """
 
 from odp_taskbuilder.config.load import LoadedConfig, load_config, parse_config

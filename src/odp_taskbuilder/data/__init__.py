@@ -6,4 +6,6 @@
     describe                sizes and label distributions of the clients
 
 No module here imports TensorFlow.
+
+Uses artifacts/ (digests) and what is below it. Which clients take part in a round is simulation/'s.
 """

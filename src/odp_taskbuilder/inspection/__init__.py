@@ -5,4 +5,6 @@
     differences = diff("odp_artifacts/digits", "before") # diff.py: what two builds say differently
 
 What is read may come from anyone. Everything is bounded: sizes, counts, depths, and the memory that each byte may turn into.
+
+Uses artifacts/, runtime/ (a trial round) and build.py. It changes nothing: what writes artifacts is build.py's and artifacts/'.
 """

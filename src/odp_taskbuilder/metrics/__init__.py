@@ -4,4 +4,6 @@
     table, plot, csv_export, tensorboard    what becomes of them
 
 No module here imports TensorFlow.
+
+Uses data/ and stores/. Computing metrics is learning/'s; what a run says of itself while it runs is simulation/'s.
 """

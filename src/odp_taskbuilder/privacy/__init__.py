@@ -1,4 +1,7 @@
-"""Differential privacy of a task: accounting, calibration, and what the numbers assume."""
+"""Differential privacy of a task: accounting, calibration, and what the numbers assume.
+
+Uses config/ and base/. What the aggregators do in a graph is learning/'s; what a run has spent is simulation/'s to ask here.
+"""
 
 from odp_taskbuilder.privacy.budget import PrivacyBudget, budget_of, mechanism_of, privacy_budget, problems_of, smallest_noise
 from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve, epsilon_curve

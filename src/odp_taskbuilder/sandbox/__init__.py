@@ -21,6 +21,8 @@ environment variables of the caller's, is bounded in memory, processor time, pro
 ends. Which of this is in force depends on the kernel: `sandbox.available()` tries each and says. Not covered: holes of the kernel, disk
 space (only the size of each file is bounded), sockets in the file system that the caller's user may open, reading memory of
 TensorFlow's that it left uninitialised in the child itself, and timing.
+
+Uses base/ and errors.py. What runs inside is the caller's, named as a function of an installed module.
 """
 
 from odp_taskbuilder.sandbox.client import Zygote, open_output, run

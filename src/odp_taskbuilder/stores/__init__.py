@@ -5,6 +5,8 @@
     store.write("gs://bucket/plans/plan.pb", pathlib.Path("plan.pb"))
 
 Names of files and objects are checked before anything is written (urls.py).
+
+Uses artifacts/ (digests), config/ and transport/. Which artifact goes where, and in what order, is push/'s.
 """
 
 from odp_taskbuilder.stores.base import Outcome, Store, StoredObject, TreeLimits

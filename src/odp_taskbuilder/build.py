@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from google.protobuf import text_format
 
-from odp_taskbuilder.artifacts import directory, manifest, tasks
+from odp_taskbuilder.artifacts import directory, manifest, phone_fit, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
 from odp_taskbuilder.base.stages import Stage, unannounced
@@ -24,7 +24,7 @@ from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import TaskSpec
 from odp_taskbuilder.model import admission
-from odp_taskbuilder.ops.report import OpsReport, check_ops, ops_report
+from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, budget_of
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.stores import inputs
@@ -135,6 +135,7 @@ def build_tasks(
     if digests is None:
         # Before it is loaded, so that the manifest tells what tasks were built from; and only now: the scan bounds what is read.
         digests = input_digests(saved_model, task_config)
+    spec = phone_fit.fitting_phones(spec, saved_model, options.max_client_checkpoint_bytes)
     require_temporary_space(_TEMPORARY_BYTES)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
@@ -173,6 +174,7 @@ def build_tasks(
         group.eval_task.CopyFrom(task)
         eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
 
+    spec = spec.with_notices(dict.fromkeys(sentence for of_task in ops.values() for sentence in check_runtime(of_task, options.allow_runtime)))
     report = tasks.task_report(spec, budget)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, tasks.report_text(report, budget, spec))
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)

@@ -75,7 +75,7 @@ def check_request(
     in_vain = tasks.notices_about_destinations(
         loaded.config, artifact_only=options.artifact_only, storage_path=options.resolve.storage_path
     )
-    spec = dataclasses.replace(spec, notices=(*spec.notices, *in_vain))
+    spec = spec.with_notices(in_vain)
     destination = directory.population_directory(output, spec.population_name)
     directory.check_destination(destination, overwrite=overwrite)
     return BuildRequest(

@@ -13,14 +13,14 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 from google.protobuf import text_format
 
 from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors, sandbox
-from odp_taskbuilder.artifacts import artifact_set, directory, manifest, tasks
+from odp_taskbuilder.artifacts import artifact_set, directory, manifest, phone_fit, plan_reader, tasks
 from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
@@ -28,6 +28,7 @@ from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
+from odp_taskbuilder.ops.report import check_runtime, ops_report
 from odp_taskbuilder.privacy import budget_of
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.push import artifact_files
@@ -70,14 +71,27 @@ def build_sandboxed(
                 admission.require_admissible(model)
         # Only now: the scan has bounded how much there is to read.
         digests = input_digests(model, request.task_config)
+        spec = phone_fit.fitting_phones(spec, model, options.max_client_checkpoint_bytes)
         with stage("building in the sandbox"):
             _run(model, request, scratch)
         with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:
             group = take_artifacts(scratch, spec, options.artifact_only, staging)
+            spec = spec.with_notices(_runtime_notices(staging, options))
             (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
             written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests)
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
     return pipeline.BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
+
+
+def _runtime_notices(staging: pathlib.Path, options: BuildOptions) -> Iterable[str]:
+    """What build.py says of the TensorFlow Lite that the plans need."""
+    notices = {}
+    for prefix in ("", artifact_set.EVALUATION_PREFIX):
+        path = staging / (prefix + artifact_set.CLIENT_ONLY_PLAN)
+        if path.exists():
+            with plan_reader.open_plan(path) as plan:
+                notices.update(dict.fromkeys(check_runtime(ops_report(plan.tflite_graph), options.allow_runtime)))
+    return notices
 
 
 def _run(model: pathlib.Path, request: BuildRequest, scratch: pathlib.Path) -> None:

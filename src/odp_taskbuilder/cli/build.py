@@ -17,7 +17,16 @@ from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
-_LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "rounds_per_day", "trust_model", "sandbox")
+_LOCAL_OPTIONS = (
+    "output_directory",
+    "overwrite",
+    "population",
+    "rounds_per_day",
+    "max_client_checkpoint_bytes",
+    "allow_runtime",
+    "trust_model",
+    "sandbox",
+)
 
 
 @click.command(name="build")
@@ -49,6 +58,8 @@ _LOCAL_OPTIONS = ("output_directory", "overwrite", "population", "rounds_per_day
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
+@options.max_client_checkpoint_bytes
+@options.allow_runtime
 @options.trust_model
 @options.absl_flag("sandbox", help="Load the model in a child process that can do little harm. The server always does.")
 @click.option(
@@ -71,6 +82,8 @@ def command(
     skip_flex_ops_check: bool,
     skip_dp_check: bool,
     skip_dp_aggregator: bool,
+    max_client_checkpoint_bytes: int,
+    allow_runtime: str,
     trust_model: bool,
     sandbox: bool,
     task_builder_server: Optional[str],
@@ -101,6 +114,8 @@ def command(
         skip_flex_ops_check=skip_flex_ops_check,
         artifact_only=build_artifact_only,
         trust_model=trust_model,
+        max_client_checkpoint_bytes=max_client_checkpoint_bytes,
+        allow_runtime=allow_runtime,
     )
     if task_builder_server:
         _refuse_options_without_effect()

@@ -6,8 +6,11 @@ from typing import Optional
 
 import click
 
+from odp_taskbuilder.artifacts import phone_fit
+from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.model import starter_config
+from odp_taskbuilder.model.input_spec import read_model_spec
 
 
 @click.command(name="init")
@@ -44,9 +47,21 @@ def command(
     written = starter_config.write_starter_configs(
         saved_model, output_file, population_name=population_name, label_name=label_name, overwrite=overwrite
     )
+    model = read_model_spec(saved_model)
+    notices = phone_fit.phone_notices(model, label_name)
+    num_bytes = phone_fit.client_checkpoint_bytes(model)
+    if num_bytes is not None and num_bytes > MAX_CLIENT_CHECKPOINT_BYTES:
+        notices += (f"Phones drop a checkpoint above {MAX_CLIENT_CHECKPOINT_BYTES:,} bytes; this model's has {num_bytes:,}.",)
+    for notice in notices:
+        output.note(f"Warning: {notice}")
     if json_mode:
         output.print_json(
-            {"config": str(written.config), "artifact_config": str(written.artifact_config), "metrics": written.metrics}
+            {
+                "config": str(written.config),
+                "artifact_config": str(written.artifact_config),
+                "metrics": written.metrics,
+                "notices": notices,
+            }
         )
     else:
         metrics = ", ".join((*written.metrics, "loss"))

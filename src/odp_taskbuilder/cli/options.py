@@ -6,8 +6,10 @@ from typing import Callable
 
 import click
 
+from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_RUNTIME
 from odp_taskbuilder.cli import output
 from odp_taskbuilder.config.spec import ASSUMED_ROUNDS_PER_DAY
+from odp_taskbuilder.ops.runtimes import parse_runtime
 
 
 class _AbslFlag(click.Option):
@@ -66,6 +68,30 @@ rounds_per_day = click.option(
     default=ASSUMED_ROUNDS_PER_DAY,
     show_default=True,
     help="Pace of the training rounds, at least: phones forget after 7 days that they took part, which the tree aggregators pay for.",
+)
+
+max_client_checkpoint_bytes = click.option(
+    "--max_client_checkpoint_bytes",
+    type=click.IntRange(min=0),
+    default=MAX_CLIENT_CHECKPOINT_BYTES,
+    show_default=True,
+    help="What phones take of an uncompressed checkpoint; a model beyond it is refused.",
+)
+
+
+
+def _release(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    parse_runtime(value)
+    return value
+
+
+allow_runtime = click.option(
+    "--allow_runtime",
+    metavar="VERSION",
+    default=MAX_RUNTIME,
+    show_default=True,
+    callback=_release,
+    help="Release of TensorFlow Lite that phones have: client plans that need a later one are refused.",
 )
 
 trust_model = absl_flag("trust_model", help="Load the model without scanning it first.")

@@ -25,6 +25,8 @@ from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
 )
 @options.rounds_per_day
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
+@click.option("--saved_model", help="Also check that phones take this model: its checkpoint and its examples.")
+@options.max_client_checkpoint_bytes
 @options.absl_flag("build_artifact_only", help="Check the config's artifact URLs, which such a build needs.")
 @options.absl_flag("skip_dp_aggregator", help="Check for a build without DP.")
 @options.json_option
@@ -36,6 +38,8 @@ def command(
     population: int,
     rounds_per_day: float,
     storage_path: Optional[str],
+    saved_model: Optional[str],
+    max_client_checkpoint_bytes: int,
     build_artifact_only: bool,
     skip_dp_aggregator: bool,
     json_mode: bool,
@@ -46,9 +50,10 @@ def command(
     Examples:
       odp-task validate task_config.pbtxt
       odp-task validate --show --strict 'configs/*.pbtxt'
+      odp-task validate --saved_model saved_model task_config.pbtxt
 
     All faults of a config are shown at once, each with its place and what was meant. Whether the privacy budget suffices is for
-    `odp-task privacy` to say. Ends with 0 if all configs are fine and with 3 if one is not.
+    `odp-task privacy` to say. Ends with 0 if all configs are fine, with 3 if one is not, and with 4 if phones do not take the model.
     """
     resolve_options = config.ResolveOptions(
         population_name=population_name,
@@ -58,7 +63,7 @@ def command(
         storage_path=storage_path,
         require_artifact_urls=build_artifact_only,
     )
-    checks = check_configs(configs, resolve_options)
+    checks = check_configs(configs, resolve_options, saved_model, max_client_checkpoint_bytes)
     if json_mode:
         output.print_json({"configs": [_document(check, show) for check in checks]})
     else:

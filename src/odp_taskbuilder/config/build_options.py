@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Optional
 
+from odp_taskbuilder.base import phone_limits
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.config.spec import ResolveOptions
 
@@ -19,6 +21,8 @@ class BuildOptions:
       trust_model: load the model without scanning it first. Loading may execute parts of it, with the rights of this process.
       keep_node_names: leave the names of the graph's nodes in the client graphs: `odp-task ops` tells by them where an op comes from.
       artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
+      max_client_checkpoint_bytes: refuse a model whose checkpoint is larger on phones, uncompressed; None for no limit.
+      allow_runtime: refuse client plans that need a later release of TensorFlow Lite than this; None for no limit.
     """
 
     resolve: ResolveOptions = ResolveOptions()
@@ -26,3 +30,5 @@ class BuildOptions:
     trust_model: bool = False
     keep_node_names: bool = False
     artifact_only: bool = False
+    max_client_checkpoint_bytes: Optional[int] = phone_limits.MAX_CLIENT_CHECKPOINT_BYTES
+    allow_runtime: Optional[str] = phone_limits.MAX_RUNTIME

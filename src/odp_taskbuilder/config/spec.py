@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Optional
 
 from odp_taskbuilder.base.keyword_only import keyword_only
@@ -261,6 +261,10 @@ class TaskSpec:
     privacy: PrivacySpec
     origins: Mapping[str, Origin] = dataclasses.field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    def with_notices(self, notices: Iterable[str]) -> TaskSpec:
+        """The spec with more notices."""
+        return dataclasses.replace(self, notices=(*self.notices, *notices))
 
 
 @keyword_only

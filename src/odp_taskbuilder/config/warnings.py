@@ -58,6 +58,16 @@ def _rounds(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
             yield ConfigWarning(
                 f"{path}.report_goal", f"A round waits for more clients than the population of {task.privacy.population} has."
             )
+        yield from _selector(path, rounds)
+
+
+def _selector(path: str, rounds: spec.RoundsSpec) -> Iterator[ConfigWarning]:
+    if rounds.example_selector_uri:
+        yield ConfigWarning(
+            f"{path}.example_selector_uri",
+            "An app sees this URI only if the task server fills TaskAssignment.example_selector, which federated compute server v0.7.1 does not: "
+            "with it the URI has no effect.",
+        )
 
 
 def _rounds_by_path(task: spec.TaskSpec) -> Iterator[tuple[str, spec.RoundsSpec]]:

@@ -23,6 +23,7 @@ from odp_taskbuilder.inspection.server_graph import ServerGraph
 from odp_taskbuilder.inspection.traffic import Traffic
 from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.report import OpsReport, OpUse
+from odp_taskbuilder.ops.runtimes import runtime_text
 
 
 def inspection_document(inspection: Inspection) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def ops_document(ops: OpsReport) -> dict[str, Any]:
     """The ops of one client graph; `min_module_version` is null for what no listed version runs."""
     return {
         "min_module_version": ops.min_module_version,
+        "min_tflite_runtime": ops.min_runtime and runtime_text(ops.min_runtime),
         "subgraphs": list(ops.subgraphs),
         "ops": [
             {
@@ -90,6 +92,8 @@ def ops_document(ops: OpsReport) -> dict[str, Any]:
                 "count": use.count,
                 "subgraphs": {str(index): count for index, count in use.counts.items()},
                 "min_module_version": use.min_module_version,
+                "version": use.version,
+                "min_tflite_runtime": use.min_runtime and runtime_text(use.min_runtime),
                 "kernel": use.kernel,
             }
             for use in ops.ops

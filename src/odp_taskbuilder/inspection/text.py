@@ -8,6 +8,7 @@ from typing import Optional, Union
 
 from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
 from odp_taskbuilder.base import plain_text
+from odp_taskbuilder.base.phone_limits import DOUBTFUL_RUNTIME, MAX_RUNTIME
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, TensorFacts
 from odp_taskbuilder.inspection.client_ops import ClientOps
 from odp_taskbuilder.inspection.diff import Difference
@@ -24,6 +25,7 @@ from odp_taskbuilder.inspection.traffic import Traffic
 from odp_taskbuilder.inspection.verify import Verification
 from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.report import OpsReport
+from odp_taskbuilder.ops.runtimes import parse_runtime, runtime_text
 from odp_taskbuilder.ops.tflite import OpKind
 
 _LABEL_WIDTH = 14
@@ -51,7 +53,10 @@ def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str
     yield f"{graph.name}: {sum(use.count for use in ops.ops)} operators in {len(ops.subgraphs)} subgraphs"
     rows = [("op", "kind", "count", "subgraphs", "from version", "kernel")]
     for use in ops.ops:
-        version = {None: "never", 0: "any"}.get(use.min_module_version, str(use.min_module_version))
+        version = "never" if use.min_module_version is None else str(use.min_module_version)
+        if use.kind is OpKind.BUILTIN:
+            version = f"TFLite {runtime_text(use.min_runtime)}" if use.min_runtime else "TFLite of an unknown release"
+            version += f" (op version {use.version})"
         version += " (!)" if use in unsupported else ""
         rows.append((use.op, use.kind.value, str(use.count), ", ".join(map(str, use.counts)), version, use.kernel))
     yield from (f"  {row}" for row in _aligned(rows))
@@ -59,6 +64,7 @@ def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str
     if not unsupported:
         wanted = "" if module_version is None else f" Version {module_version} runs it."
         yield f"Needs module version {ops.min_module_version or 'any'}.{wanted}"
+        yield from _runtime(ops)
         return
     phones = "No listed module version has" if module_version is None else f"Module version {module_version} does not have"
     yield f"{phones} {', '.join(use.op for use in unsupported)}."
@@ -68,6 +74,19 @@ def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str
         yield from (f"    from {origin}" for origin in graph.origins.get(use.op, ()))
         if advice:
             yield f"    instead: {advice.instead}"
+
+
+def _runtime(ops: OpsReport) -> Iterator[str]:
+    if ops.min_runtime is None:
+        return
+    known = f"Needs TensorFlow Lite {runtime_text(ops.min_runtime)}"
+    doubtful = parse_runtime(DOUBTFUL_RUNTIME)
+    if ops.min_runtime <= doubtful:
+        yield f"{known}; phones have a fork of about {DOUBTFUL_RUNTIME}."
+        return
+    late = ", ".join(use.op for use in ops.beyond_runtime(doubtful))
+    fate = "may not load it" if ops.min_runtime <= parse_runtime(MAX_RUNTIME) else "do not load it"
+    yield f"{known}{f' ({late})' if late else ''}; phones have a fork of about {DOUBTFUL_RUNTIME} and {fate}."
 
 
 def differences_text(differences: Sequence[Difference]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Optional, Union
 
 from google.protobuf.message import DecodeError
@@ -48,11 +48,16 @@ Structure = Union[TensorInfo, Mapping[str, "Structure"], tuple["Structure", ...]
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """The structures of a model's features, of its label, and of what its forward pass gives to the loss."""
+    """The structures of a model's features, of its label, and of what its forward pass gives to the loss.
+
+    Attributes:
+      weights: trainable and non-trainable weights, whose shapes have no batch.
+    """
 
     features: Structure
     label: Structure
     output: Structure
+    weights: tuple[TensorInfo, ...] = ()
 
 
 def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
@@ -73,7 +78,10 @@ def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
         forward_pass = _arguments(graph, "predict_on_batch_training")
         loss = _arguments(graph, "loss")
         return ModelSpec(
-            features=_structure(forward_pass["x"]), label=_structure(loss["label"]), output=_structure(loss["output"])
+            features=_structure(forward_pass["x"]),
+            label=_structure(loss["label"]),
+            output=_structure(loss["output"]),
+            weights=tuple(_tensors(_structure(forward_pass["model_weights"]))),
         )
     except (KeyError, IndexError, ValueError) as error:
         raise errors.ModelError(
@@ -106,6 +114,14 @@ def _arguments(graph: saved_object_graph_pb2.SavedObjectGraph, name: str) -> dic
     names = function.function_spec.fullargspec.named_tuple_value.values[0].value.list_value.values
     arguments = dict(zip((value.string_value for value in names), positional.tuple_value.values))
     return {**arguments, **by_name.dict_value.fields}
+
+
+def _tensors(structure: Structure) -> Iterator[TensorInfo]:
+    if isinstance(structure, TensorInfo):
+        yield structure
+    else:
+        for element in structure.values() if isinstance(structure, Mapping) else structure:
+            yield from _tensors(element)
 
 
 def _structure(value: struct_pb2.StructuredValue) -> Structure:

@@ -86,7 +86,7 @@ def starter_configs(model: ModelSpec, population_name: str, label_name: Optional
       ModelError: no example on a device can be parsed into the model's features and label.
       ConfigError: the population name does not do.
     """
-    examples = _example_features(model, label_name)
+    examples = example_features(model, label_name)
     metrics = guess_metrics(model)
     texts = [
         _CONFIG.format(
@@ -145,8 +145,12 @@ def _values_per_example(tensor: TensorInfo) -> Optional[int]:
     return tensor.shape[1] if len(tensor.shape) == 2 else 1
 
 
-def _example_features(model: ModelSpec, label_name: Optional[str]) -> dict[str, TensorInfo]:
-    """What an example on a device holds, by name; the label comes last."""
+def example_features(model: ModelSpec, label_name: Optional[str]) -> dict[str, TensorInfo]:
+    """What an example on a device holds, by name; the label comes last.
+
+    Raises:
+      ModelError: no example can be parsed into the model's features and label.
+    """
     if isinstance(model.features, Mapping):
         features = dict(model.features)
         label_name = label_name or next((name for name in _LABEL_NAMES if name not in features), "the_label")

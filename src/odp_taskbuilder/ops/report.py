@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.ops import kernels
+from odp_taskbuilder.base.phone_limits import DOUBTFUL_RUNTIME, MAX_RUNTIME
+from odp_taskbuilder.ops import kernels, runtimes
 from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.runtimes import Runtime, parse_runtime, runtime_text
 from odp_taskbuilder.ops.tflite import Operator, OpKind, TfliteGraph, read_tflite
 
 
@@ -22,6 +24,8 @@ class OpUse:
       min_module_version: the first module version that runs it: 0 for a builtin op, None when no listed version does.
       kernel: class of the TensorFlow kernel of a flex op; empty when it is unknown or was not asked for.
       example: the first operator, whose attributes stand for all of them.
+      version: of a builtin op, the highest among the operators.
+      min_runtime: the first release of TensorFlow Lite that has a builtin op in this version, as (2, 6, 0); None where that is not known.
     """
 
     op: str
@@ -30,6 +34,8 @@ class OpUse:
     min_module_version: Optional[int]
     example: Operator = dataclasses.field(repr=False)
     kernel: str = ""
+    version: int = 1
+    min_runtime: Optional[Runtime] = None
 
     @property
     def count(self) -> int:
@@ -43,10 +49,12 @@ class OpsReport:
     Attributes:
       subgraphs: their names; the first is the main graph.
       ops: ordered by kind, then by name.
+      stated_runtime: the release of TensorFlow Lite that the graph's converter says it needs; None where it says nothing.
     """
 
     subgraphs: tuple[str, ...]
     ops: tuple[OpUse, ...]
+    stated_runtime: Optional[Runtime] = None
 
     def unsupported(self, module_version: Optional[int] = None) -> tuple[OpUse, ...]:
         """The ops that phones lack: those of no listed version, and those newer than `module_version` where it is given."""
@@ -61,6 +69,16 @@ class OpsReport:
         """The first module version that runs the whole graph; 0 without flex ops, None when no listed version does."""
         versions = [use.min_module_version for use in self.ops]
         return None if None in versions else max(versions, default=0)
+
+    @property
+    def min_runtime(self) -> Optional[Runtime]:
+        """The first release of TensorFlow Lite that runs the whole graph; None where nothing is known of it."""
+        known = [use.min_runtime for use in self.ops if use.min_runtime is not None]
+        return max([*known, *([self.stated_runtime] if self.stated_runtime else [])], default=None)
+
+    def beyond_runtime(self, limit: Runtime) -> tuple[OpUse, ...]:
+        """The builtin ops that a runtime of that release is known to lack."""
+        return tuple(use for use in self.ops if use.min_runtime is not None and use.min_runtime > limit)
 
 
 def ops_report(tflite_graph: bytes, *, allowlist: Optional[Allowlist] = None) -> OpsReport:
@@ -81,17 +99,27 @@ def ops_of(graph: TfliteGraph, *, allowlist: Optional[Allowlist] = None) -> OpsR
     allowlist = allowlist or Allowlist.builtin()
     examples: dict[tuple[OpKind, str], Operator] = {}
     counts: dict[tuple[OpKind, str], dict[int, int]] = {}
+    highest: dict[tuple[OpKind, str], int] = {}
     for index, subgraph in enumerate(graph.subgraphs):
         for operator in subgraph.operators:
             key = (operator.kind, operator.op)
             examples.setdefault(key, operator)
             by_subgraph = counts.setdefault(key, {})
             by_subgraph[index] = by_subgraph.get(index, 0) + 1
+            highest[key] = max(highest.get(key, 1), operator.version)
     versions = {OpKind.BUILTIN: lambda op: 0, OpKind.FLEX: allowlist.min_module_version, OpKind.CUSTOM: lambda op: None}
-    uses = [OpUse(op, kind, counts[kind, op], versions[kind](op), example) for (kind, op), example in examples.items()]
+    uses = [
+        dataclasses.replace(
+            OpUse(op, kind, counts[kind, op], versions[kind](op), example),
+            version=highest[kind, op],
+            min_runtime=runtimes.min_runtime(op, highest[kind, op]) if kind is OpKind.BUILTIN else None,
+        )
+        for (kind, op), example in examples.items()
+    ]
     return OpsReport(
         subgraphs=tuple(subgraph.name for subgraph in graph.subgraphs),
         ops=tuple(sorted(uses, key=lambda use: (use.kind.value, use.op))),
+        stated_runtime=graph.min_runtime,
     )
 
 
@@ -116,4 +144,34 @@ def check_ops(report: OpsReport) -> str:
         f"Cannot build the ClientOnlyPlan: Please contact Google to register these ops: {dict(sorted(ops.items()))}",
         ops=dict(sorted(ops.items())),
         next_step="`odp-task ops` says where each comes from and what avoids it; --skip_flex_ops_check builds all the same.",
+    )
+
+
+def check_runtime(report: OpsReport, allow_runtime: Optional[str] = MAX_RUNTIME) -> tuple[str, ...]:
+    """Whether the TensorFlow Lite of phones is recent enough for a client graph (spec: phone.md, H5).
+
+    Args:
+      allow_runtime: the release that phones are taken to have; None asks nothing.
+
+    Returns:
+      What a person should know of it, a sentence or nothing.
+
+    Raises:
+      UnsupportedOpsError: the graph needs a later release.
+    """
+    needed, doubtful = report.min_runtime, parse_runtime(DOUBTFUL_RUNTIME)
+    if allow_runtime is None or needed is None or needed <= doubtful:
+        return ()
+    allowed = parse_runtime(allow_runtime)
+    late = report.beyond_runtime(doubtful if needed <= allowed else allowed)
+    ops = {use.op: f"TensorFlow Lite {runtime_text(use.min_runtime)}" for use in late}
+    because = f", because of {', '.join(f'{op} ({release})' for op, release in ops.items())}" if ops else ""
+    sentence = f"The client plan needs TensorFlow Lite {runtime_text(needed)}{because}"
+    if needed <= allowed:
+        return (f"{sentence}. Phones have a fork of 2022-08, about {DOUBTFUL_RUNTIME}: not all may load it.",)
+    raise errors.UnsupportedOpsError(
+        f"{sentence}; phones have a fork of 2022-08, which loads nothing beyond {runtime_text(allowed)}.",
+        ops=ops,
+        next_step="`odp-task ops` shows what needs which release: avoid it in the model. If your phones have a later one, build with "
+        f"--allow_runtime {runtime_text(needed)}.",
     )

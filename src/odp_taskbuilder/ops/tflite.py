@@ -11,6 +11,7 @@ import enum
 import functools
 import importlib.util
 import pathlib
+import re
 import struct
 from typing import Any, Optional, Union
 
@@ -35,12 +36,16 @@ _TENSOR_TYPES = (
 )
 # fmt: on
 _CUSTOM = 32
-_MODEL_VERSION, _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = 0, 1, 2, 3, 4
-_CODE_DEPRECATED_BUILTIN, _CODE_CUSTOM, _CODE_BUILTIN = 0, 1, 3
+_MODEL_VERSION, _MODEL_OPERATOR_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS, _MODEL_METADATA = 0, 1, 2, 3, 4, 6
+_CODE_DEPRECATED_BUILTIN, _CODE_CUSTOM, _CODE_VERSION, _CODE_BUILTIN = 0, 1, 2, 3
 _SUBGRAPH_TENSORS, _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS, _SUBGRAPH_NAME = 0, 1, 2, 3, 4
 _OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS, _OPERATOR_CUSTOM_OPTIONS = 0, 1, 2, 5
 _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_SHAPE_SIGNATURE, _TENSOR_HAS_RANK = 0, 1, 2, 3, 7, 8
 _BUFFER_DATA = 0
+_METADATA_NAME, _METADATA_BUFFER = 0, 1
+# The entry that tells which runtime the converter took a graph to need.
+_MIN_RUNTIME = "min_runtime_version"
+_RUNTIME = re.compile(rb"([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})")
 
 # Integer constants are kept up to this size: counts, not weights.
 _INTEGER_CODES = {"INT32": "<i", "INT64": "<q"}
@@ -81,6 +86,7 @@ class Operator:
       op: TFLite's name of a builtin op, for example FULLY_CONNECTED, or the TensorFlow op's name.
       inputs, outputs: indices of the subgraph's tensors; -1 for an omitted input.
       node_def: serialized tensorflow.NodeDef of a flex op, empty otherwise.
+      version: of a builtin op: what it takes and does grows with it.
     """
 
     op: str
@@ -88,6 +94,7 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     node_def: bytes = b""
+    version: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +110,17 @@ class Subgraph:
 
 @dataclasses.dataclass(frozen=True)
 class TfliteGraph:
+    """A flatbuffer.
+
+    Attributes:
+      version: of the schema.
+      min_runtime: what its converter says that it needs, for example (2, 6, 0); None where it says nothing.
+    """
+
     version: int
     description: str
     subgraphs: tuple[Subgraph, ...]
+    min_runtime: Optional[tuple[int, int, int]] = None
 
 
 def read_tflite(data: bytes, what: str = "The TFLite graph") -> TfliteGraph:
@@ -125,7 +140,20 @@ def read_tflite(data: bytes, what: str = "The TFLite graph") -> TfliteGraph:
     subgraphs = tuple(_subgraph(buffer, table, codes, constants) for table in model.tables(_MODEL_SUBGRAPHS))
     if not subgraphs:
         raise buffer.corrupt("it has no subgraph")
-    return TfliteGraph(model.scalar(_MODEL_VERSION, "<I", 0), model.string(_MODEL_DESCRIPTION), subgraphs)
+    runtime = _min_runtime(buffer, model, constants)
+    return TfliteGraph(model.scalar(_MODEL_VERSION, "<I", 0), model.string(_MODEL_DESCRIPTION), subgraphs, runtime)
+
+
+def _min_runtime(buffer: flatbuffer.FlatBuffer, model: flatbuffer.Table, constants: list) -> Optional[tuple[int, int, int]]:
+    for entry in model.tables(_MODEL_METADATA):
+        if entry.string(_METADATA_NAME) == _MIN_RUNTIME:
+            index = entry.scalar(_METADATA_BUFFER, "<I", 0)
+            if index >= len(constants):
+                raise buffer.corrupt(f"its metadata has buffer {index} of {len(constants)}")
+            if constants[index].length(_BUFFER_DATA) <= _MAX_INTEGERS_BYTES:
+                version = _RUNTIME.match(bytes(constants[index].octets(_BUFFER_DATA)))
+                return version and tuple(map(int, version.groups()))
+    return None
 
 
 def read_node_def(operator: Operator) -> Any:
@@ -144,18 +172,18 @@ def read_node_def(operator: Operator) -> Any:
         raise errors.ArtifactError(f"The custom options of the flex op {operator.op} hold no NodeDef") from None
 
 
-def _operator_code(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table) -> tuple[OpKind, str]:
+def _operator_code(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table) -> tuple[OpKind, str, int]:
     # Codes above 127 do not fit the old one-byte field, which then holds a placeholder: the larger one counts.
     code = max(table.scalar(_CODE_DEPRECATED_BUILTIN, "<b", 0), table.scalar(_CODE_BUILTIN, "<i", 0))
     if code != _CUSTOM:
         name = _builtin_names().get(code)
         if name is None:
             raise buffer.corrupt(f"{code} is no builtin operator")
-        return OpKind.BUILTIN, name
+        return OpKind.BUILTIN, name, table.scalar(_CODE_VERSION, "<i", 1)
     name = table.string(_CODE_CUSTOM)
     if name.startswith(_FLEX_PREFIX):
-        return OpKind.FLEX, name[len(_FLEX_PREFIX) :]
-    return OpKind.CUSTOM, name
+        return OpKind.FLEX, name[len(_FLEX_PREFIX) :], 1
+    return OpKind.CUSTOM, name, 1
 
 
 def _subgraph(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, codes: list, constants: list) -> Subgraph:
@@ -170,7 +198,7 @@ def _operator(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, codes: lis
     index = table.scalar(_OPERATOR_CODE, "<I", 0)
     if index >= len(codes):
         raise buffer.corrupt(f"an operator has code {index} of {len(codes)}")
-    kind, op = codes[index]
+    kind, op, version = codes[index]
     inputs, outputs = table.ints(_OPERATOR_INPUTS), table.ints(_OPERATOR_OUTPUTS)
     _check_indices(buffer, inputs + outputs, tensor_count)
     node_def = b""
@@ -182,7 +210,7 @@ def _operator(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, codes: lis
         name, node_def = options
         if name.decode("utf-8", "replace") != op:
             raise errors.ArtifactError(f"{what} are those of the op {name[:80]!r}")
-    return Operator(op, kind, inputs, outputs, node_def)
+    return Operator(op, kind, inputs, outputs, node_def, version)
 
 
 def _tensor(buffer: flatbuffer.FlatBuffer, table: flatbuffer.Table, constants: list) -> Tensor:

@@ -1,0 +1,104 @@
+"""Whether phones take what a task sends them, told from the model's file: the size of the checkpoint, the size of an example.
+
+Phones say nothing when they drop either (spec: phone.md, H1 and H4). Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Optional, Union
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.tensors import TensorSpec, checkpoint_bytes
+from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_EXAMPLE_BYTES
+from odp_taskbuilder.config.spec import TaskSpec
+from odp_taskbuilder.model.input_spec import ModelSpec, TensorInfo, read_model_spec
+from odp_taskbuilder.model.starter_config import example_features
+
+# The longest encoding of an int64; of a float32; and of an empty string.
+_BYTES_PER_VALUE = {"float32": 4, "int64": 10, "int32": 10, "string": 2}
+
+
+def client_checkpoint_bytes(model: ModelSpec) -> Optional[int]:
+    """The size of the uncompressed checkpoint of a model's weights that every phone downloads; None where a shape is unknown or the
+    checkpoint is too large for servers, too."""
+    return checkpoint_bytes(
+        TensorSpec(f"client/0/weight/{index}", weight.dtype, None if weight.shape is None else tuple(-1 if n is None else n for n in weight.shape))
+        for index, weight in enumerate(model.weights)
+    )
+
+
+def fitting_phones(spec: TaskSpec, saved_model: Union[str, os.PathLike], max_client_checkpoint_bytes: Optional[int]) -> TaskSpec:
+    """The spec, with notices about what phones may refuse of a model.
+
+    Raises:
+      errors.ModelError: phones would drop the model's checkpoint.
+    """
+    try:
+        model = read_model_spec(saved_model)
+    except errors.ModelError:  # Loading says what it is that it is not.
+        return spec
+    check_client_checkpoint(client_checkpoint_bytes(model), max_client_checkpoint_bytes)
+    return spec.with_notices(phone_notices(model, spec.label_name))
+
+
+def check_client_checkpoint(num_bytes: Optional[int], limit: Optional[int]) -> None:
+    """Refuses a client checkpoint that phones drop.
+
+    Args:
+      num_bytes: its uncompressed size; None passes.
+      limit: None for no limit.
+
+    Raises:
+      errors.ModelError: it is larger than the limit.
+    """
+    if limit is None or num_bytes is None or num_bytes <= limit:
+        return
+    raise errors.ModelError(
+        f"The checkpoint that phones download would have {num_bytes:,} bytes; they drop one above {limit:,} bytes, and never train.",
+        next_step=(
+            "Make the model smaller"
+            + (" (12.5 million float32 weights fit)" if limit == MAX_CLIENT_CHECKPOINT_BYTES else "")
+            + f". If your phones take more, build with --max_client_checkpoint_bytes {num_bytes}."
+        ),
+    )
+
+
+def example_bytes(features: Mapping[str, TensorInfo]) -> int:
+    """The largest size of a serialized tf.train.Example with such features; of strings only what is around their bytes counts."""
+    return _field(sum(_field(_field(len(name.encode())) + _field(_feature(info))) for name, info in features.items()))
+
+
+def phone_notices(model: ModelSpec, label_name: Optional[str]) -> tuple[str, ...]:
+    """What an app developer should know of a model's examples: a sentence, or nothing.
+
+    Args:
+      label_name: of a model with named features.
+    """
+    try:
+        features = example_features(model, label_name)
+    except errors.ModelError:  # No example can be parsed at all; a build says so.
+        return ()
+    num_bytes = example_bytes(features)
+    if num_bytes <= MAX_EXAMPLE_BYTES:
+        return ()
+    largest = max(features, key=lambda name: _feature(features[name]))
+    strings = " and more with the bytes of its strings" if any(info.dtype == "string" for info in features.values()) else ""
+    return (
+        f"An example of this model may take {num_bytes:,} bytes{strings}, most of them for {largest!r}; phones take no example above "
+        f"{MAX_EXAMPLE_BYTES:,} bytes (50 KB).",
+    )
+
+
+def _feature(info: TensorInfo) -> int:
+    """A serialized Feature: one list of values in a message of its own."""
+    count = math.prod(size or 0 for size in info.example_shape or ())
+    values = count * _BYTES_PER_VALUE.get(info.dtype, 0)
+    return _field(values if info.dtype == "string" else _field(values))
+
+
+def _field(num_bytes: int) -> int:
+    """The size of a message's field of so many bytes, with its tag and its length."""
+    return 1 + max(1, math.ceil(num_bytes.bit_length() / 7)) + num_bytes

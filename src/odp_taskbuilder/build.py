@@ -174,7 +174,9 @@ def build_tasks(
         group.eval_task.CopyFrom(task)
         eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
 
-    spec = spec.with_notices(dict.fromkeys(sentence for of_task in ops.values() for sentence in check_runtime(of_task, options.allow_runtime)))
+    spec = spec.with_notices(
+        dict.fromkeys(sentence for of_task in ops.values() for sentence in check_runtime(of_task, options.allow_runtime))
+    )
     report = tasks.task_report(spec, budget)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, tasks.report_text(report, budget, spec))
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
@@ -192,7 +194,9 @@ def _build_plan(
     return plan, report, None if options.skip_flex_ops_check else check_ops(report)
 
 
-def _task_artifacts(plan: plan_pb2.Plan, write_checkpoint: Callable[[pathlib.Path], None], task: task_pb2.Task) -> TaskArtifacts:
+def _task_artifacts(
+    plan: plan_pb2.Plan, write_checkpoint: Callable[[pathlib.Path], None], task: task_pb2.Task
+) -> TaskArtifacts:
     from odp_taskbuilder.plan import builder
 
     return TaskArtifacts(

@@ -51,6 +51,21 @@ save(
 )
 
 
+def with_shift(model_weights, x, training):
+    (weight,), _ = model_weights
+    return tf.matmul(tf.cast(tf.bitwise.right_shift(tf.cast(x, tf.int32), 1), tf.float32), weight)
+
+
+save("shift", with_shift, (np.ones([2, 1], np.float32),), tf.TensorSpec([None, 2], tf.float32))
+# 13 million parameters, and examples of 52 KB.
+save(
+    "large",
+    lambda model_weights, x, training: tf.matmul(tf.matmul(x, model_weights[0][0]), model_weights[0][1]),
+    (np.zeros([13_000, 1_000], np.float32), np.zeros([1_000, 1], np.float32)),
+    tf.TensorSpec([None, 13_000], tf.float32),
+)
+
+
 class Foreign(tf.Module):
     def __init__(self):
         self.weight = tf.Variable(1.0)

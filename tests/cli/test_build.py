@@ -89,11 +89,35 @@ MISTAKES = [
     (["--saved_model", "{foreign}", "--task_config", "{config}"], 4, "not a FunctionalModel"),
     (["--saved_model", "{truncated}", "--task_config", "{config}"], 4, "{truncated}"),
     (["--saved_model", "{model}", "--task_config", "{greedy}"], 5, "not private enough"),
-    (["--saved_model", "{unsupported}", "--task_config", "{config}"], 6, "Please contact Google to register these ops: {{'Cholesky': '(CholeskyOp<float>)'"),
+    (
+        ["--saved_model", "{unsupported}", "--task_config", "{config}"],
+        6,
+        "Please contact Google to register these ops: {{'Cholesky': '(CholeskyOp<float>)'",
+    ),
+    (
+        ["--saved_model", "{shift}", "--task_config", "{config}", "--skip_flex_ops_check"],
+        6,
+        "needs TensorFlow Lite 2.13.0, because of RIGHT_SHIFT",
+    ),
+    (
+        ["--saved_model", "{large}", "--task_config", "{config}"],
+        4,
+        "would hold 52,004,000 bytes of weights; they drop one above 50,000,000 bytes",
+    ),
+    (["--saved_model", "{large}", "--task_config", "{config}", "--sandbox"], 4, "they drop one above 50,000,000 bytes"),
+    (
+        ["--saved_model", "{model}", "--task_config", "{config}", "--allow_runtime", "new"],
+        2,
+        "'new' is no release of TensorFlow Lite",
+    ),
     (["--saved_model", "{dictionary}", "--task_config", "{config}"], 3, "{config}: Label name cannot be empty."),
     (["--saved_model", "{float16}", "--task_config", "{config}"], 4, "float16"),
     (["--saved_model", "{model}", "--task_config", "{config}", "--output", "{file}"], 7, "{file}"),
-    (["--saved_model", "{model}", "--task_config", "{config}", "--output", "/proc/absent"], 7, "Cannot write /proc/absent/somebody"),
+    (
+        ["--saved_model", "{model}", "--task_config", "{config}", "--output", "/proc/absent"],
+        7,
+        "Cannot write /proc/absent/somebody",
+    ),
 ]
 
 
@@ -102,7 +126,7 @@ def places(tmp_path_factory):
     """Models and configs of every kind, made by one process: a dict of paths."""
     tmp = tmp_path_factory.mktemp("places")
     subprocess.run([sys.executable, ROOT / "tests" / "cli" / "make_models.py", tmp], check=True, capture_output=True)
-    names = {name: tmp / name for name in ("unsupported", "dictionary", "foreign", "float16")}
+    names = {name: tmp / name for name in ("unsupported", "dictionary", "foreign", "float16", "shift", "large")}
     truncated = tmp / "truncated"
     (truncated / "variables").mkdir(parents=True)
     for part in (EXAMPLE / "saved_model").rglob("*"):
@@ -111,7 +135,9 @@ def places(tmp_path_factory):
             short = content[: len(content) // 2] if part.name == "saved_model.pb" else content
             (truncated / part.relative_to(EXAMPLE / "saved_model")).write_bytes(short)
     (tmp / "broken.pbtxt").write_text('mode: TRAINING_ONLY\npopulaton_name: "x"\n')
-    (tmp / "greedy.pbtxt").write_text(write_config(tmp / "config.pbtxt").read_text().replace("noise_multiplier: 1.0", "noise_multiplier: 0.01"))
+    (tmp / "greedy.pbtxt").write_text(
+        write_config(tmp / "config.pbtxt").read_text().replace("noise_multiplier: 1.0", "noise_multiplier: 0.01")
+    )
     (tmp / "file").write_text("in the way")
     return {
         **names,
@@ -133,6 +159,57 @@ def test_a_mistake_gets_its_exit_code_one_message_and_no_output(places, tmp_path
     assert "Traceback" not in process.stderr
     assert process.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_phones_may_not_take_is_built_on_request_and_its_examples_are_warned_of(places, tmp_path):
+    limits = ("--max_client_checkpoint_bytes", 53_000_000)
+    process = run("build", "--saved_model", places["large"], "--task_config", places["config"], *limits, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "# An example of this model may take 52,0" in process.stdout
+    assert "most of them for 'x'; phones take no example above 50,000 bytes (50 KB)." in process.stdout
+    verified = run("verify", "odp_artifacts/somebody", cwd=tmp_path)
+    assert verified.returncode == 9
+    assert "plan.pb: devices download a checkpoint of 52,004,464 bytes" in verified.stdout
+    assert "client_only_plan.pb: An example may take 52,0" in verified.stdout
+    assert run("verify", "odp_artifacts/somebody", *limits, cwd=tmp_path).returncode == 0
+
+
+def test_validate_and_init_tell_what_phones_take_without_building(places, tmp_path):
+    refused = run("validate", "--saved_model", places["large"], places["config"], cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert (
+        "they drop one above 50,000,000 bytes" in refused.stderr and "--max_client_checkpoint_bytes 53000000" in refused.stderr
+    )
+    warned = run(
+        "validate",
+        "--max_client_checkpoint_bytes",
+        60_000_000,
+        "--saved_model",
+        places["large"],
+        places["config"],
+        cwd=tmp_path,
+    )
+    assert warned.returncode == 0 and "warning: saved_model: An example of this model may take 52,0" in warned.stdout
+    started = run("init", "--saved_model", places["large"], cwd=tmp_path)
+    assert started.returncode == 0
+    assert "Warning: An example of this model may take 52,0" in started.stderr
+    assert (
+        "Warning: Phones drop a checkpoint above 50,000,000 bytes; this model's holds 52,004,000 bytes of weights."
+        in started.stderr
+    )
+
+
+def test_a_later_runtime_can_be_allowed_and_is_shown_by_ops(places, tmp_path):
+    arguments = ("--saved_model", places["shift"], "--task_config", places["config"])
+    process = run("build", *arguments, "--allow_runtime", "2.13", "--sandbox", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "# The client plan needs TensorFlow Lite 2.13.0, because of RIGHT_SHIFT" in process.stdout
+    listed = run("ops", "odp_artifacts/somebody", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "Needs TensorFlow Lite 2.13.0 (RIGHT_SHIFT); phones have a fork of about 2.10.0 and do not load it." in listed.stdout
+    assert any(
+        line.split()[:1] == ["RIGHT_SHIFT"] and "TFLite 2.13.0 (op version 1)" in line for line in listed.stdout.splitlines()
+    )
 
 
 def test_json_mode_reports_errors_as_json_too(places, tmp_path):

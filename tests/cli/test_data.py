@@ -49,3 +49,16 @@ def test_exit_codes(tmp_path):
     assert damaged.returncode == 7
     assert damaged.stderr.startswith(f"Error: {tmp_path / 'bad.tfrecord'} is not a sound TFRecord file: record at byte 0")
     assert "Traceback" not in damaged.stderr
+
+
+def test_examples_that_phones_do_not_take_are_counted(tmp_path):
+    rows = [f"{client},{'x' * length}" for client, length in (("a", 10), ("a", 60_000), ("b", 70_000))]
+    (tmp_path / "table.csv").write_text("\n".join(["user,text", *rows]) + "\n")
+    data = f"{tmp_path / 'table.csv'}?client=user&x:string=text"
+    report = json.loads(odp_task("data", "describe", data, "--json").stdout)
+    assert report["oversized_examples"] == 2 and 70_000 < report["largest_example"] < 70_100
+    text = odp_task("data", "describe", data).stdout
+    assert (
+        f"WARNING: 2 examples have more than the 50,000 bytes that phones take; the largest has {report['largest_example']:,}"
+        in text
+    )

@@ -1,5 +1,6 @@
 """`odp-task init` writes configs that fit a model: they are free of warnings and build as they stand."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -23,6 +24,7 @@ SPECS = {
         TensorInfo("float32", (None, 3)), TensorInfo("float32", (None, 1)), TensorInfo("float32", (None, 1))
     ),
 }
+WEIGHTS = {"named": [(6, 1), (1,)], "sparse": [(64, 10), (10,)], "regression": [(3, 1), (1,)]}
 METRICS = {
     "named": ["binary_accuracy"],
     "sparse": ["sparse_categorical_accuracy"],
@@ -47,12 +49,15 @@ def started(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_models_file_tells_features_label_and_output(started, name):
-    assert read_model_spec(started / "models" / name) == SPECS[name]
+    model = read_model_spec(started / "models" / name)
+    assert dataclasses.replace(model, weights=()) == SPECS[name]
+    assert [weight.shape for weight in model.weights] == WEIGHTS[name]
 
 
 def test_the_published_model_is_read(golden):
+    weights = tuple(TensorInfo("float32", shape) for shape in ((784, 256), (256,), (256, 2), (2,)))
     assert read_model_spec(golden / "keras_dense" / "model") == ModelSpec(
-        TensorInfo("float32", (None, 784)), TensorInfo("int64", (None, 1)), TensorInfo("float32", (None,))
+        TensorInfo("float32", (None, 784)), TensorInfo("int64", (None, 1)), TensorInfo("float32", (None,)), weights
     )
 
 

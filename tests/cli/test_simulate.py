@@ -298,13 +298,19 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
             clients=10,
             bad_clients=0,
             rounds_without_effect=1,
+            oversized_examples=3,
             seconds=1.0,
+            mean_client_seconds=10.0,
+            max_client_seconds=58.6,
         )
 
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])
     assert "epsilon 1.235\n  the model stays as it was: no client reported\n" in done.stderr
     assert "training rounds that left the model as it was: 1\n" in done.stdout
+    assert "WARNING: 3 examples have more than the 50,000 bytes that phones take\n" in done.stdout
+    assert "10 s per client on this machine, 58.6 s for the slowest\n" in done.stdout
+    assert "a phone 10 times slower would need 586 s; phones stop after 585 s" in done.stdout
     assert "epsilon 0.1234568 at delta 1e-06 after 1 rounds\n    Rounds are assumed to come.\n" in done.stdout
 
 

@@ -43,6 +43,8 @@ def test_a_config_without_faults_has_no_warnings():
         ("task_id: 1", "task_id: 7", "federated_learning.evaluation.source_training_task_id", "reads checkpoints of task 7"),
         ("task_id: 1", 'task_id: 1 source_training_population: "q"', "federated_learning.evaluation.source_training_population", "reads checkpoints of q,"),
         ("task_id: 1", 'task_id: 1 checkpoint_selector: "every_25_hour"', "federated_learning.evaluation.checkpoint_selector", "looks back 24 hours"),
+        ("report_goal: 2000", 'report_goal: 2000 example_selector_uri: "app://a"', "federated_learning.learning_process.runtime_config.example_selector_uri", "with it the URI has no effect"),
+        ("task_id: 1", 'task_id: 1 example_selector_uri: "app://a"', "federated_learning.evaluation.example_selector_uri", "with it the URI has no effect"),
         ("report_goal: 2000", "report_goal: 2000 over_selection_rate: 0.5", "federated_learning.learning_process.runtime_config.over_selection_rate", "it is higher if all 3000 are aggregated"),
         ("FIXED_GAUSSIAN", "ADAPTIVE_GAUSSIAN noise_multiplier: 180", "differential_privacy.noise_multiplier", "updates get 2.29 times the configured one"),
     ],

@@ -50,9 +50,9 @@ def write_checkpoint(path, weight=None, clip=0.5):
         )
 
 
-def make_plan(batch_size=7, extra_op=None):
+def make_plan(**options):
     """A Plan in MapReduce form."""
-    plan = plan_pb2.Plan(version=1, client_tflite_graph_bytes=make_tflite(batch_size, extra_op))
+    plan = plan_pb2.Plan(version=1, client_tflite_graph_bytes=make_tflite(**options))
     phase = plan.phase.add()
     spec = phase.client_phase.tensorflow_spec
     spec.dataset_token_tensor_name = "data_token:0"
@@ -120,8 +120,8 @@ def tflite_schema():
     return schema
 
 
-def make_tflite(batch_size=7, extra_op=None):
-    """A client graph: ExternalDataset, BatchDatasetV2, a builtin ADD, RestoreV2 and SaveSlices of one tensor."""
+def make_tflite(batch_size=7, extra_op=None, builtin="ADD", inputs=(0, 1, 2)):
+    """A client graph: ExternalDataset, BatchDatasetV2, a builtin op, RestoreV2 and SaveSlices of one tensor."""
     schema = tflite_schema()
     model = schema.ModelT()
     model.version, model.description = 3, b"handmade"
@@ -141,9 +141,9 @@ def make_tflite(batch_size=7, extra_op=None):
 
     def operator(inputs, outputs, op=None):
         code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = (
-            schema.BuiltinOperator.ADD if op is None else schema.BuiltinOperator.CUSTOM
-        )
+        code.builtinCode = getattr(schema.BuiltinOperator, builtin) if op is None else schema.BuiltinOperator.CUSTOM
+        # Codes beyond the old one-byte field have a placeholder there.
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         code.customCode = None if op is None else f"Flex{op}".encode()
         model.operatorCodes.append(code)
         result = schema.OperatorT()
@@ -167,7 +167,7 @@ def make_tflite(batch_size=7, extra_op=None):
     if extra_op is not None:
         operator([weight], [weight], extra_op)
     operator([write, tensor("saved", types.STRING, [1], _string(b"update/0")), slices, weight], [], "SaveSlices")
-    main.inputs, main.outputs = np.array([token, read, write], np.int32), np.array([], np.int32)
+    main.inputs, main.outputs = np.array(inputs, np.int32), np.array([], np.int32)
     model.subgraphs = [main]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")

@@ -1,5 +1,6 @@
 """`verify` notices whatever is damaged, missing, foreign, or does not belong together, and names the file."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -10,6 +11,8 @@ import pytest
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import directory, manifest
+from odp_taskbuilder.inspection import checks
+from odp_taskbuilder.inspection.inspect import inspect_file
 from odp_taskbuilder.inspection.verify import Finding, verify
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.proto import plan_pb2
@@ -162,6 +165,53 @@ def test_an_op_that_phones_lack_is_found_unless_that_is_accepted(tmp_path):
     assert verify(artifacts, check_ops=False).findings == ()
     versions = dict(Allowlist.builtin().min_module_versions, Conv2D=400000000)
     assert verify(artifacts, allowlist=Allowlist(versions)).findings == ()
+
+
+def test_inputs_that_devices_would_mix_up_are_found(tmp_path):
+    (finding,) = verify(handmade.save(tmp_path / "out", inputs=(1, 0, 2))).findings
+    assert finding.file == "client_only_plan.pb"
+    assert finding.problem.startswith(
+        "the TFLite graph's inputs are its tensors [1, 0, 2]; devices take a tensor's index for its position"
+    )
+
+
+def test_an_op_that_the_tensorflow_lite_of_phones_lacks_is_found_unless_that_is_accepted(tmp_path):
+    artifacts = handmade.save(tmp_path / "out", builtin="RIGHT_SHIFT")
+    (finding,) = verify(artifacts).findings
+    assert finding.file == "client_only_plan.pb"
+    assert (
+        "needs TensorFlow Lite 2.13.0, because of RIGHT_SHIFT (TensorFlow Lite 2.13.0); phones have a fork" in finding.problem
+    )
+    accepted = verify(artifacts, allow_runtime="2.13.0")
+    assert accepted.findings == ()
+    assert any("client_only_plan.pb: The client plan needs TensorFlow Lite 2.13.0" in note for note in accepted.notes)
+
+
+def test_an_op_that_not_all_phones_may_have_is_noted(tmp_path):
+    result = verify(handmade.save(tmp_path / "out", builtin="UNSORTED_SEGMENT_MIN"))
+    assert result.findings == ()
+    assert any("needs TensorFlow Lite 2.11.0, because of UNSORTED_SEGMENT_MIN" in note for note in result.notes)
+
+
+def test_a_checkpoint_beyond_what_phones_take_is_found(artifacts):
+    size = 32 + 24  # at least the six weights
+    (finding,) = verify(artifacts, max_client_checkpoint_bytes=size).findings
+    assert finding.file == "plan.pb"
+    assert "uncompressed; phones drop one above 56 bytes" in finding.problem
+    assert verify(artifacts, max_client_checkpoint_bytes=1000).findings == ()
+
+
+def test_a_tensor_that_the_server_cannot_read_from_an_update_is_found(golden, tmp_path):
+    shutil.copytree(golden / "keras_dense" / "expected_distribute_aggregate", tmp_path / "published")
+    facts = inspect_file(tmp_path / "published" / "plan.pb").facts
+    assert list(checks.check_server(facts)) == []
+    writes = tuple(dataclasses.replace(tensor, dtype="uint8") for tensor in facts.client.graph.writes[:1])
+    graph = dataclasses.replace(facts.client.graph, writes=writes + facts.client.graph.writes[1:])
+    changed = dataclasses.replace(facts, client=dataclasses.replace(facts.client, graph=graph))
+    assert any(
+        "the server reads no update with a tensor other than float32, float64, int32, int64, string" in problem
+        for problem in checks.check_server(changed)
+    )
 
 
 def test_an_evaluation_plan_that_cannot_read_the_training_state_is_found(artifacts, tmp_path):

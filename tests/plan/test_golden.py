@@ -9,6 +9,7 @@ import tensorflow as tf
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.build import build
 from odp_taskbuilder.ops.report import ops_report
+from odp_taskbuilder.ops.tflite import read_tflite
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.runtime.client_runtime import ClientRuntime, load_client_only_plan
 from odp_taskbuilder.runtime.server_runtime import load_plan, open_server, reduce_in_two_layers
@@ -46,7 +47,9 @@ def without_noise(checkpoint, output):
     values[NOISE] = np.zeros_like(values[NOISE])
     with open_checkpoint(checkpoint) as source:
         copies = [
-            CheckpointTensor(tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum, tensor.shape, lambda name=tensor.name: values[name])
+            CheckpointTensor(
+                tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum, tensor.shape, lambda name=tensor.name: values[name]
+            )
             for tensor in source.tensors
         ]
     with open(output, "wb") as file:
@@ -60,7 +63,9 @@ def assert_same(path, oracle, relative=1e-5):
     assert found.keys() == set(expected.files)
     for name, value in found.items():
         if value.dtype.kind == "f":
-            np.testing.assert_allclose(value, expected[name], rtol=0, atol=relative * max(1e-30, np.abs(expected[name]).max()), err_msg=name)
+            np.testing.assert_allclose(
+                value, expected[name], rtol=0, atol=relative * max(1e-30, np.abs(expected[name]).max()), err_msg=name
+            )
         else:
             assert value.tolist() == expected[name].tolist(), name
 
@@ -104,6 +109,25 @@ def test_flex_ops_and_versions_of_the_training_plan(golden, built):
     assert built["distribute_aggregate"].task_group.training_task.min_client_version == "341812000"
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["plan.pb", "eval_plan.pb"])
+def test_server_graphs_say_as_the_published_ones_do_which_version_of_graphs_they_are(golden, built, form, name):
+    def producers(path):
+        plan = load_plan(path)
+        packed = [plan.server_graph_bytes, plan.server_graph_prepare_bytes, plan.server_graph_result_bytes]
+        graphs = [tf.compat.v1.GraphDef.FromString(graph.value) for graph in packed if graph.value]
+        return [graph.versions.producer for graph in graphs]
+
+    assert producers(built[form].directory / name) == producers(published(golden, form, name)) != []
+    assert 0 not in producers(built[form].directory / name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["client_only_plan.pb", "eval_client_only_plan.pb"])
+def test_the_inputs_of_client_graphs_have_the_indices_that_devices_take_for_their_positions(built, form, name):
+    assert read_tflite(load_client_only_plan(built[form].directory / name).tflite_graph).subgraphs[0].inputs == (0, 1, 2)
+
+
 def test_calibrated_noise_agrees_with_the_published_one(built):
     assert built["mapreduce"].budget.noise_multiplier == pytest.approx(0.22200349, rel=1e-4)
 
@@ -126,7 +150,9 @@ def test_checkpoint_writer_reproduces_the_published_bytes(golden, tmp_path):
     values = tensors(path)
     with open_checkpoint(path) as source:
         copies = [
-            CheckpointTensor(tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum, tensor.shape, lambda name=tensor.name: values[name])
+            CheckpointTensor(
+                tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum, tensor.shape, lambda name=tensor.name: values[name]
+            )
             for tensor in reversed(source.tensors)
         ]
     with open(tmp_path / "copy", "wb") as file:

@@ -298,3 +298,14 @@ def test_memory_stays_where_it_was_after_twenty_rounds(run):
     assert len(sizes[20]) == 4
     for pid, size in sizes[20].items():
         assert sizes[200][pid] <= 1.02 * size
+
+
+def test_examples_that_phones_do_not_take_are_counted_and_clients_are_timed(run, clients, tmp_path):
+    shutil.copytree(clients / "train", tmp_path / "data")
+    for path in sorted((tmp_path / "data").iterdir()):
+        first, *others = tfrecord.read_records(path)
+        first = examples.encode({**examples.decode(first), "notes": np.array([b"x" * 60_000], dtype=object)})
+        tfrecord.write_records(path, [first, *others])
+    summary, _ = run(rounds=1, data=tmp_path / "data")
+    assert summary.oversized_examples == 10
+    assert 0 < summary.mean_client_seconds <= summary.max_client_seconds < 60

@@ -36,6 +36,7 @@ class ClientGraph:
     Attributes:
       num_bytes, sha256: of the flatbuffer.
       inputs, outputs: tensors of the main subgraph.
+      input_indices: the inputs' indices among its tensors, which devices take for their positions among the inputs.
       features: what is parsed from each example, with the shape of one example.
       example_selector_uri: the collection that the graph asks the example store for; None where it asks for none.
       batch_size: examples per batch; None where the graph does not say.
@@ -51,6 +52,7 @@ class ClientGraph:
     description: str
     subgraphs: tuple[SubgraphSize, ...]
     inputs: tuple[TensorSpec, ...]
+    input_indices: tuple[int, ...]
     outputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     example_selector_uri: Optional[str]
@@ -80,6 +82,7 @@ def describe_client_graph(graph: TfliteGraph, tflite_graph: bytes, what: str) ->
         description=graph.description,
         subgraphs=tuple(SubgraphSize(s.name, len(s.operators), len(s.tensors)) for s in graph.subgraphs),
         inputs=tuple(_spec(main.tensors[index]) for index in main.inputs),
+        input_indices=main.inputs,
         outputs=tuple(_spec(main.tensors[index]) for index in main.outputs),
         features=tuple(feature for use in uses if use.op == "ParseExampleV2" for feature in _features(use)),
         example_selector_uri=_example_selector_uri(uses, what),

@@ -11,26 +11,27 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.tensors import TensorSpec, checkpoint_bytes
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_EXAMPLE_BYTES
 from odp_taskbuilder.config.spec import TaskSpec
 from odp_taskbuilder.model.input_spec import ModelSpec, TensorInfo, read_model_spec
 from odp_taskbuilder.model.starter_config import example_features
 
+_FLOAT_BYTES = {"float32": 4, "float64": 8}
 # The longest encoding of an int64; of a float32; and of an empty string.
 _BYTES_PER_VALUE = {"float32": 4, "int64": 10, "int32": 10, "string": 2}
 
 
-def client_checkpoint_bytes(model: ModelSpec) -> Optional[int]:
-    """The size of the uncompressed checkpoint of a model's weights that every phone downloads; None where a shape is unknown or the
-    checkpoint is too large for servers, too."""
-    return checkpoint_bytes(
-        TensorSpec(f"client/0/weight/{index}", weight.dtype, None if weight.shape is None else tuple(-1 if n is None else n for n in weight.shape))
-        for index, weight in enumerate(model.weights)
+def weight_bytes(model: ModelSpec) -> int:
+    """What the values of a model's weights take in the uncompressed checkpoint that every phone downloads, at least: names and shapes, which
+    come on top, take some hundred bytes, and integers up to ten bytes each."""
+    return sum(
+        math.prod(size or 0 for size in weight.shape or (0,)) * _FLOAT_BYTES.get(weight.dtype, 1) for weight in model.weights
     )
 
 
-def fitting_phones(spec: TaskSpec, saved_model: Union[str, os.PathLike], max_client_checkpoint_bytes: Optional[int]) -> TaskSpec:
+def fitting_phones(
+    spec: TaskSpec, saved_model: Union[str, os.PathLike], max_client_checkpoint_bytes: Optional[int]
+) -> TaskSpec:
     """The spec, with notices about what phones may refuse of a model.
 
     Raises:
@@ -40,28 +41,28 @@ def fitting_phones(spec: TaskSpec, saved_model: Union[str, os.PathLike], max_cli
         model = read_model_spec(saved_model)
     except errors.ModelError:  # Loading says what it is that it is not.
         return spec
-    check_client_checkpoint(client_checkpoint_bytes(model), max_client_checkpoint_bytes)
+    check_weights(weight_bytes(model), max_client_checkpoint_bytes)
     return spec.with_notices(phone_notices(model, spec.label_name))
 
 
-def check_client_checkpoint(num_bytes: Optional[int], limit: Optional[int]) -> None:
-    """Refuses a client checkpoint that phones drop.
+def check_weights(num_bytes: int, limit: Optional[int]) -> None:
+    """Refuses weights that make a checkpoint which phones drop.
 
     Args:
-      num_bytes: its uncompressed size; None passes.
+      num_bytes: as `weight_bytes`.
       limit: None for no limit.
 
     Raises:
       errors.ModelError: it is larger than the limit.
     """
-    if limit is None or num_bytes is None or num_bytes <= limit:
+    if limit is None or num_bytes <= limit:
         return
     raise errors.ModelError(
-        f"The checkpoint that phones download would have {num_bytes:,} bytes; they drop one above {limit:,} bytes, and never train.",
+        f"The checkpoint that phones download would hold {num_bytes:,} bytes of weights; they drop one above {limit:,} bytes, and never train.",
         next_step=(
             "Make the model smaller"
             + (" (12.5 million float32 weights fit)" if limit == MAX_CLIENT_CHECKPOINT_BYTES else "")
-            + f". If your phones take more, build with --max_client_checkpoint_bytes {num_bytes}."
+            + f". If your phones take more, build with --max_client_checkpoint_bytes {(num_bytes // 10**6 + 1) * 10**6}."
         ),
     )
 

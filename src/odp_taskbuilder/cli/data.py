@@ -8,6 +8,7 @@ from typing import Optional
 
 import click
 
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.data.describe import DataDescription, describe
 from odp_taskbuilder.data.open import open_client_data
@@ -127,6 +128,11 @@ def _text(description: DataDescription) -> str:
         f"  examples per client: {sizes}"
         + (f"; {description.empty_clients} clients have none" if description.empty_clients else ""),
     ]
+    if description.oversized_examples:
+        lines.append(
+            f"  WARNING: {description.oversized_examples} examples have more than the {MAX_EXAMPLE_BYTES:,} bytes that phones take; the "
+            f"largest has {description.largest_example:,}"
+        )
     for name, feature in description.features.items():
         length = (
             str(feature.max_length)

@@ -49,9 +49,11 @@ def command(
     )
     model = read_model_spec(saved_model)
     notices = phone_fit.phone_notices(model, label_name)
-    num_bytes = phone_fit.client_checkpoint_bytes(model)
-    if num_bytes is not None and num_bytes > MAX_CLIENT_CHECKPOINT_BYTES:
-        notices += (f"Phones drop a checkpoint above {MAX_CLIENT_CHECKPOINT_BYTES:,} bytes; this model's has {num_bytes:,}.",)
+    num_bytes = phone_fit.weight_bytes(model)
+    if num_bytes > MAX_CLIENT_CHECKPOINT_BYTES:
+        notices += (
+            f"Phones drop a checkpoint above {MAX_CLIENT_CHECKPOINT_BYTES:,} bytes; this model's holds {num_bytes:,} bytes of weights.",
+        )
     for notice in notices:
         output.note(f"Warning: {notice}")
     if json_mode:

@@ -79,7 +79,6 @@ max_client_checkpoint_bytes = click.option(
 )
 
 
-
 def _release(ctx: click.Context, param: click.Parameter, value: str) -> str:
     parse_runtime(value)
     return value

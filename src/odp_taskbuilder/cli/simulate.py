@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import click
 
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES, MAX_TRAINING_SECONDS, SLOWDOWN
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.metrics.run import short_name
@@ -171,6 +172,19 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     lines = [f"Population {summary.population}: {summary.clients} clients in {summary.seconds:.1f} s, {rate:.1f} clients/s"]
     if summary.bad_clients:
         lines.append(f"  bad clients, skipped: {summary.bad_clients}")
+    if summary.oversized_examples:
+        lines.append(
+            f"  WARNING: {summary.oversized_examples} examples have more than the {MAX_EXAMPLE_BYTES:,} bytes that phones take"
+        )
+    if summary.max_client_seconds is not None:
+        lines.append(
+            f"  {summary.mean_client_seconds:.3g} s per client on this machine, {summary.max_client_seconds:.3g} s for the slowest"
+        )
+        if SLOWDOWN * summary.max_client_seconds > MAX_TRAINING_SECONDS:
+            lines.append(
+                f"  WARNING: a phone {SLOWDOWN} times slower would need {SLOWDOWN * summary.max_client_seconds:,.0f} s; phones stop after "
+                f"{MAX_TRAINING_SECONDS} s. Lower max_training_batches_per_client."
+            )
     if summary.rounds_without_effect:
         lines.append(f"  training rounds that left the model as it was: {summary.rounds_without_effect}")
     lines += _task_lines("training", summary.training)

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data import examples
 from odp_taskbuilder.data.client_data import ClientData
 
@@ -47,6 +48,8 @@ class DataDescription:
     clients, examples: how many there are.
     examples_per_client: min, 25 %, median, 75 %, max and mean.
     empty_clients: clients without examples.
+    largest_example: size of the largest serialized example in bytes.
+    oversized_examples: how many are larger than phones take.
     labels: None when no label was named.
     """
 
@@ -55,6 +58,8 @@ class DataDescription:
     examples: int
     examples_per_client: dict[str, float]
     empty_clients: int
+    largest_example: int
+    oversized_examples: int
     features: dict[str, FeatureRange]
     labels: Optional[LabelSkew]
 
@@ -70,6 +75,7 @@ def describe(data: ClientData, label: Optional[str]) -> DataDescription:
       UsageError: an example is not what it should be; names client and file.
     """
     sizes = []
+    largest = oversized = 0
     kinds: dict[str, set[str]] = collections.defaultdict(set)
     lengths: dict[str, list[int]] = {}
     seen: collections.Counter[str] = collections.Counter()
@@ -80,6 +86,8 @@ def describe(data: ClientData, label: Optional[str]) -> DataDescription:
         for serialized in data.examples(client_id):
             features = _decode(data, client_id, size, serialized)
             size += 1
+            largest = max(largest, len(serialized))
+            oversized += len(serialized) > MAX_EXAMPLE_BYTES
             for name, values in features.items():
                 kinds[name].add(examples.kind_of(values))
                 low, high = lengths.get(name, (len(values), len(values)))
@@ -96,6 +104,8 @@ def describe(data: ClientData, label: Optional[str]) -> DataDescription:
         examples=total,
         examples_per_client=_summary(sizes),
         empty_clients=sizes.count(0),
+        largest_example=largest,
+        oversized_examples=oversized,
         features={
             name: FeatureRange(tuple(sorted(kinds[name])), lengths[name][0] if seen[name] == total else 0, lengths[name][1])
             for name in sorted(lengths)

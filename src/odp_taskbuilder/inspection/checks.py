@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional
 
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts import phone_fit
 from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.base.server_limits import MAX_TENSOR_BYTES
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.plan_facts import (
@@ -20,9 +23,14 @@ from odp_taskbuilder.inspection.plan_facts import (
     Session,
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
+from odp_taskbuilder.model.input_spec import TensorInfo
+from odp_taskbuilder.ops import report
+from odp_taskbuilder.ops.runtimes import runtime_text
 
 # What the server's native aggregation knows.
 _INTRINSICS = ("federated_sum", "federated_mean", "federated_weighted_mean")
+# What its reader of devices' files knows: one tensor of another dtype anywhere, and it refuses the file (spec: phone.md, S4).
+_READ_DTYPES = ("float32", "float64", "int32", "int64", "string")
 _AGGREGATED_DTYPES = ("float32", "float64", "int32", "int64", "uint64")
 
 
@@ -40,6 +48,11 @@ def check_client(client: Client) -> Iterator[str]:
     for tensor in graph.inputs:
         if tensor.dtype != "string" or tensor.shape != ():
             yield f"the TFLite graph's input {tensor} is not a string scalar"
+    if graph.input_indices != tuple(range(len(graph.input_indices))):
+        yield (
+            f"the TFLite graph's inputs are its tensors {list(graph.input_indices)}; devices take a tensor's index for its position among the "
+            f"inputs, so that they must be 0 to {len(graph.input_indices) - 1} in this order"
+        )
     if len(graph.outputs) != len(session.outputs):
         yield f"the TFLite graph has {len(graph.outputs)} outputs, the client spec {len(session.outputs)}"
     if client.secure_aggregations:
@@ -55,6 +68,33 @@ def check_ops(client: Client) -> Iterator[str]:
     unsupported = client.ops.unsupported()
     if unsupported:
         yield f"no listed module version has the ops {', '.join(use.op for use in unsupported)}"
+
+
+def check_runtime(client: Client, allow_runtime: Optional[str]) -> Iterator[str]:
+    """Whether phones have the release of TensorFlow Lite that the graph needs."""
+    try:
+        report.check_runtime(client.ops, allow_runtime)
+    except errors.UnsupportedOpsError as error:
+        yield error.message
+
+
+def check_client_checkpoint(num_bytes: Optional[int], limit: Optional[int]) -> Iterator[str]:
+    """Whether devices take what they download."""
+    if limit is not None and num_bytes is not None and num_bytes > limit:
+        yield f"devices download a checkpoint of {num_bytes:,} bytes, uncompressed; phones drop one above {limit:,} bytes"
+
+
+def doubts(client: Client) -> Iterator[str]:
+    """What phones may refuse, depending on their data or their version."""
+    yield from report.check_runtime(
+        client.ops, None if client.ops.min_runtime is None else runtime_text(client.ops.min_runtime)
+    )
+    features = {feature.name: (feature.dtype, feature.shape) for feature in client.graph.features}
+    num_bytes = phone_fit.example_bytes(
+        {name: TensorInfo(dtype, (None, *(shape or ()))) for name, (dtype, shape) in features.items()}
+    )
+    if num_bytes > MAX_EXAMPLE_BYTES:
+        yield f"An example may take {num_bytes:,} bytes, without those of strings; phones take none above {MAX_EXAMPLE_BYTES:,} bytes (50 KB)."
 
 
 def check_client_plan(plan: PlanFacts, client_plan: PlanFacts) -> Iterator[str]:
@@ -146,6 +186,9 @@ def _check_distribute_aggregate(server: DistributeAggregateServer, client: Clien
         else:
             yield from _check_server_session(name, session, graph)
     yield from _check_metrics(metric.name for metric in server.metrics)
+    for tensor in client.graph.writes:
+        if tensor.dtype not in _READ_DTYPES:
+            yield f"a device's update holds {tensor}; the server reads no update with a tensor other than {', '.join(_READ_DTYPES)}"
     if server.prepare_graph is not None:
         broadcast = _by_name(tensor for tensors in server.prepare_graph.saves.values() for tensor in tensors)
         yield from _compare(_by_name(client.graph.reads), broadcast, "the client graph reads", "the prepare graph")

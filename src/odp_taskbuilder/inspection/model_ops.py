@@ -33,7 +33,12 @@ def model_ops(
     Arguments and errors are those of `build.build`; privacy budget and ops do not stop it.
     """
     options = BuildOptions(
-        resolve=ResolveOptions(skip_dp_check=True), skip_flex_ops_check=True, trust_model=trust_model, keep_node_names=True, max_client_checkpoint_bytes=None, allow_runtime=None
+        resolve=ResolveOptions(skip_dp_check=True),
+        skip_flex_ops_check=True,
+        trust_model=trust_model,
+        keep_node_names=True,
+        max_client_checkpoint_bytes=None,
+        allow_runtime=None,
     )
     loaded = inputs.read_config(task_config, network)
     with inputs.local_model(saved_model, stage, network) as model:

@@ -110,7 +110,7 @@ def verification_text(verification: Verification) -> str:
         metrics = ", ".join(f"{name} {value:.6g}" for name, value in done.metrics.items())
         lines.append(
             f"{prefix}plan.pb: a round with {len(done.upload_bytes)} devices ran; each downloaded {done.plan_bytes:,} and "
-            f"{done.download_bytes:,} bytes and uploaded {max(done.upload_bytes):,}; {metrics}"
+            f"{done.download_bytes:,} bytes and uploaded {max(done.upload_bytes):,}, in at most {max(done.client_seconds):.2g} s here; {metrics}"
         )
     lines += [f"Note: {note}" for note in verification.notes]
     verdict = "does not hold" if verification.findings else "holds"

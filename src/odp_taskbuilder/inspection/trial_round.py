@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,12 +37,14 @@ class TrialRound:
     Attributes:
       plan_bytes, download_bytes: what each device downloaded.
       upload_bytes: sizes of the updates, one per device.
+      client_seconds: what the client plan took, by device.
       metrics: what the server published.
     """
 
     plan_bytes: int
     download_bytes: int
     upload_bytes: tuple[int, ...]
+    client_seconds: tuple[float, ...]
     metrics: Mapping[str, float]
 
 
@@ -83,6 +86,7 @@ class TrialRounds:
             int(result["plan_bytes"]),
             int(result["download_bytes"]),
             tuple(map(int, result["upload_bytes"])),
+            tuple(map(float, result["client_seconds"])),
             {str(name): float(value) for name, value in result["metrics"].items()},
         )
 
@@ -104,10 +108,12 @@ def _run_round(plan: str, client_only_plan: str, checkpoint: str) -> dict[str, A
     )
     server.write_client_checkpoint(checkpoint, "client_checkpoint")
     device = ClientRuntime(client_plan)
-    updates = []
+    updates, seconds = [], []
     for client_id in data.client_ids:
         tfrecord.write_records(pathlib.Path("examples"), data.examples(client_id))
+        start = time.monotonic()
         device.run("examples", "client_checkpoint", f"update_{client_id}")
+        seconds.append(time.monotonic() - start)
         updates.append(f"update_{client_id}")
     server.aggregate_updates(updates, "partial")
     metrics = server.apply(checkpoint, ["partial"], "new_checkpoint")
@@ -115,5 +121,6 @@ def _run_round(plan: str, client_only_plan: str, checkpoint: str) -> dict[str, A
         "plan_bytes": os.path.getsize(client_only_plan),
         "download_bytes": os.path.getsize("client_checkpoint"),
         "upload_bytes": [os.path.getsize(update) for update in updates],
+        "client_seconds": seconds,
         "metrics": metrics,
     }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import os
 from collections.abc import Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import phone_fit
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES
 from odp_taskbuilder.config import ConfigWarning, ResolveOptions, TaskSpec, load_config, resolve, warnings_for
 from odp_taskbuilder.config.load import STDIN
-from odp_taskbuilder.model.input_spec import ModelSpec, read_model_spec
+
+# Adds what phones may refuse of a model to the notices of a task.
+_Fit = Callable[[TaskSpec], TaskSpec]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +52,20 @@ def check_configs(
     Raises:
       errors.ModelError: there is no model, or phones do not take it.
     """
-    model = None
+
+    def fit(task: TaskSpec) -> TaskSpec:
+        return task
+
     if saved_model is not None:
-        model = read_model_spec(saved_model)
-        phone_fit.check_client_checkpoint(phone_fit.client_checkpoint_bytes(model), max_client_checkpoint_bytes)
-    return [_check_config(path, options, model) for pattern in paths for path in _matches(pattern)]
+        # Imported here, as below: without a model nothing needs NumPy.
+        from odp_taskbuilder.artifacts.phone_fit import fitting_phones
+        from odp_taskbuilder.model.input_spec import read_model_spec
+
+        read_model_spec(saved_model)
+        fit = functools.partial(
+            fitting_phones, saved_model=saved_model, max_client_checkpoint_bytes=max_client_checkpoint_bytes
+        )
+    return [_check_config(path, options, fit) for pattern in paths for path in _matches(pattern)]
 
 
 def _matches(pattern: str) -> list[str]:
@@ -64,15 +75,14 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True)) or [pattern]
 
 
-def _check_config(path: str, options: ResolveOptions, model: Optional[ModelSpec]) -> ConfigCheck:
+def _check_config(path: str, options: ResolveOptions, fit: _Fit) -> ConfigCheck:
     source = STDIN if path == "-" else path
     try:
         task = resolve(load_config(path), options)
     except errors.ConfigError as error:
         return ConfigCheck(source, notices=error.notices, error=error)
     found = (*warnings_for(task), *_impossible_clip(task))
-    if model is not None:
-        found += tuple(ConfigWarning("label_name", notice) for notice in phone_fit.phone_notices(model, task.label_name))
+    found += tuple(ConfigWarning("saved_model", notice) for notice in fit(task).notices[len(task.notices) :])
     # A rejected metric is a notice of the task as well as a warning.
     said = {warning.message for warning in found}
     return ConfigCheck(source, task, tuple(notice for notice in task.notices if notice not in said), found)

@@ -10,6 +10,7 @@ from typing import Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, manifest
+from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_RUNTIME, MAX_TRAINING_SECONDS, SLOWDOWN
 from odp_taskbuilder.inspection import checks
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.inspect import inspect_file
@@ -59,7 +60,13 @@ class _TaskFiles:
 
 
 def verify(
-    directory: Union[str, os.PathLike], *, allowlist: Optional[Allowlist] = None, check_ops: bool = True, run: bool = False
+    directory: Union[str, os.PathLike],
+    *,
+    allowlist: Optional[Allowlist] = None,
+    check_ops: bool = True,
+    max_client_checkpoint_bytes: Optional[int] = MAX_CLIENT_CHECKPOINT_BYTES,
+    allow_runtime: Optional[str] = MAX_RUNTIME,
+    run: bool = False,
 ) -> Verification:
     """Checks a directory of artifacts: digests, checksums, contents, and what holds between the files.
 
@@ -68,6 +75,7 @@ def verify(
     Args:
       allowlist: what phones can run; the built-in list unless given.
       check_ops: whether an op that phones lack is a finding.
+      max_client_checkpoint_bytes, allow_runtime: what phones are taken to have (config.build_options); None asks nothing.
       run: also run one round of each task on made-up examples; takes about 10 s. A task whose round cannot be run is a finding.
 
     Raises:
@@ -75,16 +83,26 @@ def verify(
       ArtifactError: it holds no artifacts.
     """
     verifier = _Verifier(pathlib.Path(directory), allowlist)
+    limits = _Limits(check_ops, max_client_checkpoint_bytes, allow_runtime)
     verifier.check_manifest()
     tasks = verifier.read_tasks()
     for task in tasks:
-        verifier.check_task(task, check_ops)
+        verifier.check_task(task, limits)
     plans = [task.plan for task in tasks if task.plan is not None]
     if len(plans) == 2:
         verifier.add(tasks[1].prefix + artifact_set.PLAN, checks.check_pair(*plans))
     if run:
         verifier.run_rounds(tasks)
     return Verification(tuple(verifier.names), tuple(verifier.findings), tuple(verifier.notes), verifier.rounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """What phones have, as in `verify`."""
+
+    check_ops: bool
+    max_client_checkpoint_bytes: Optional[int]
+    allow_runtime: Optional[str]
 
 
 class _Verifier:
@@ -126,7 +144,7 @@ class _Verifier:
             )
         return [_TaskFiles(prefix, *(self._read(prefix + name) for name in _ARTIFACTS)) for prefix in present]
 
-    def check_task(self, task: _TaskFiles, check_ops: bool) -> None:
+    def check_task(self, task: _TaskFiles, limits: _Limits) -> None:
         plan, client_plan, checkpoint = (task.prefix + name for name in _ARTIFACTS)
         for name in (plan, client_plan):
             if name not in self.names:
@@ -139,10 +157,16 @@ class _Verifier:
             self.add(client_plan, checks.check_client_plan(task.plan, task.client_plan))
         if task.client_plan is not None:
             self.add(client_plan, checks.check_client(task.client_plan.client))
-            if check_ops:
+            if limits.check_ops:
                 self.add(client_plan, checks.check_ops(task.client_plan.client))
+            self.add(client_plan, checks.check_runtime(task.client_plan.client, limits.allow_runtime))
+            self.notes += (f"{client_plan}: {doubt}" for doubt in checks.doubts(task.client_plan.client))
         if task.plan is not None and task.checkpoint is not None:
             self.add(checkpoint, checks.check_checkpoint(task.plan, task.checkpoint))
+        if task.plan is not None:
+            state = () if task.checkpoint is None else task.checkpoint.tensors
+            download = traffic_of(task.plan, state).download_bytes
+            self.add(plan, checks.check_client_checkpoint(download, limits.max_client_checkpoint_bytes))
 
     def run_rounds(self, tasks: list[_TaskFiles]) -> None:
         """Runs a round of each task, and compares the bytes that travel with what the artifacts promise."""
@@ -164,6 +188,7 @@ class _Verifier:
                     self.add(plan, [f"a round failed: {error.message}"])
                     continue
                 self.add(plan, _compare_traffic(task.plan, self.rounds[task.prefix]))
+                self.notes += _slowness(plan, self.rounds[task.prefix])
 
     def _read(self, name: str) -> Union[PlanFacts, CheckpointFacts, None]:
         """The facts of a file that is there and of the kind that its name says."""
@@ -183,6 +208,15 @@ class _Verifier:
             self.add(name, [f"is a {file.kind}, not a {expected}"])
             return None
         return file.facts
+
+
+def _slowness(plan: str, done: TrialRound) -> Iterator[str]:
+    slowest = max(done.client_seconds)
+    if SLOWDOWN * slowest > MAX_TRAINING_SECONDS:
+        yield (
+            f"{plan}: a device took {slowest:.0f} s here; a phone {SLOWDOWN} times slower would pass the {MAX_TRAINING_SECONDS} s after which "
+            "phones stop"
+        )
 
 
 def _compare_traffic(plan: PlanFacts, done: TrialRound) -> Iterator[str]:

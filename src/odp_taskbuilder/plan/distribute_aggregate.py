@@ -15,7 +15,7 @@ import tensorflow_federated as tff
 from odp_taskbuilder import errors
 from odp_taskbuilder.plan import naming
 from odp_taskbuilder.plan.files import restore, save
-from odp_taskbuilder.plan.importing import import_computation
+from odp_taskbuilder.plan.importing import import_computation, versioned_graph_def
 from odp_taskbuilder.plan.map_reduce import metrics_type
 from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
@@ -46,9 +46,9 @@ def server_plan(form: tff.backends.mapreduce.DistributeAggregateForm) -> plan_pb
     phase = plan.phase.add().server_phase_v2
     phase.aggregations.extend(_aggregations(form))
     graph = _prepare_graph(extract_tensorflow(form.server_prepare), phase)
-    plan.server_graph_prepare_bytes.Pack(graph.as_graph_def(), deterministic=True)
+    plan.server_graph_prepare_bytes.Pack(versioned_graph_def(graph), deterministic=True)
     graph = _result_graph(extract_tensorflow(form.server_result), phase)
-    plan.server_graph_result_bytes.Pack(graph.as_graph_def(), deterministic=True)
+    plan.server_graph_result_bytes.Pack(versioned_graph_def(graph), deterministic=True)
     return plan
 
 

@@ -47,6 +47,16 @@ def import_computation(
     )
 
 
+def versioned_graph_def(graph: tf.Graph) -> tf.compat.v1.GraphDef:
+    """A finished graph, with the version of graphs that this TensorFlow writes.
+
+    TFF's graphs carry none, and importing one takes it away from the whole graph, which readers then take for an ancient one.
+    """
+    graph_def = graph.as_graph_def()
+    graph_def.versions.producer = tf.version.GRAPH_DEF_VERSION
+    return graph_def
+
+
 def _binding_tensors(binding) -> list[str]:
     kind = binding.WhichOneof("binding")
     if kind == "tensor":

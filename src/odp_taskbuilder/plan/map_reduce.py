@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.plan import naming
-from odp_taskbuilder.plan.importing import import_computation
+from odp_taskbuilder.plan.importing import import_computation, versioned_graph_def
 from odp_taskbuilder.plan.server_variables import add_saver, assign_all, create_variables, leaf_name, read_all
 from odp_taskbuilder.proto import plan_pb2
 
@@ -61,7 +61,7 @@ def server_plan(form: tff.backends.mapreduce.MapReduceForm) -> plan_pb2.Plan:
         for variable in metrics:
             published = naming.SERVER + leaf_name(variable)[len(naming.METRICS) :]
             phase.metrics.add(variable_name=variable.read_value().name, stat_name=published)
-    plan.server_graph_bytes.Pack(graph.as_graph_def(), deterministic=True)
+    plan.server_graph_bytes.Pack(versioned_graph_def(graph), deterministic=True)
     return plan
 
 

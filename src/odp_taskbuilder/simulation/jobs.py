@@ -68,11 +68,15 @@ class SessionResult:
     """Attributes:
     reports: clients that reported.
     update_bytes: size of all their updates together.
+    client_seconds: what each client took that ran, without what is around it.
+    oversized_examples: examples that are larger than phones take.
     """
 
     reports: int
     update_bytes: int
     bad_clients: tuple[BadClient, ...] = ()
+    client_seconds: tuple[float, ...] = ()
+    oversized_examples: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,8 @@ class RoundResult:
       new_checkpoint: the new server checkpoint; of an evaluation round nobody needs it.
       reports: clients whose updates were aggregated.
       communication: of the round; None where no files travel.
+      client_seconds: what each client took that reported; empty where that is not measured.
+      oversized_examples: examples that are larger than phones take.
     """
 
     metrics: Mapping[str, float]
@@ -42,6 +44,8 @@ class RoundResult:
     reports: int
     bad_clients: tuple[BadClient, ...] = ()
     communication: Optional[Communication] = None
+    client_seconds: tuple[float, ...] = ()
+    oversized_examples: int = 0
 
 
 class RoundRunner(Protocol):
@@ -103,6 +107,8 @@ class PlanRounds:
             reports=sum(result.reports for result in results),
             bad_clients=tuple(client for result in results for client in result.bad_clients),
             communication=Communication(broadcast * len(client_ids), sum(result.update_bytes for result in results)),
+            client_seconds=tuple(seconds for result in results for seconds in result.client_seconds),
+            oversized_examples=sum(result.oversized_examples for result in results),
         )
 
     def close(self) -> None:

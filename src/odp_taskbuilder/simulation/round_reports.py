@@ -64,6 +64,8 @@ class Summary:
       clients, seconds: run by this command, without what it resumed.
       bad_clients: that were skipped by this command.
       rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
+      oversized_examples: examples of the clients run by this command that are larger than phones take.
+      mean_client_seconds, max_client_seconds: what the client plan took of those clients; None where none was timed.
     """
 
     population: str
@@ -75,7 +77,10 @@ class Summary:
     clients: int
     bad_clients: int
     rounds_without_effect: int
+    oversized_examples: int
     seconds: float
+    mean_client_seconds: Optional[float]
+    max_client_seconds: Optional[float]
 
 
 OnRound = Callable[[RoundReport], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -74,7 +75,8 @@ class Rounds:
         self._spending = PrivacySpending(deployment.privacy, options.rounds)
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
-        self._clients = self._bad_clients = self._rounds_without_effect = 0
+        self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = 0
+        self._client_seconds: list[float] = []
 
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, beside the number of rounds and the software."""
@@ -182,6 +184,8 @@ class Rounds:
         seconds = time.monotonic() - start
         self._clients += len(cohort)
         self._bad_clients += len(result.bad_clients)
+        self._client_seconds += result.client_seconds
+        self._oversized_examples += result.oversized_examples
         epsilon = self._spending.progress(number) if kind == "training" else None
         self._on_round(
             RoundReport(
@@ -230,7 +234,10 @@ class Rounds:
             clients=self._clients,
             bad_clients=self._bad_clients,
             rounds_without_effect=self._rounds_without_effect,
+            oversized_examples=self._oversized_examples,
             seconds=seconds,
+            mean_client_seconds=statistics.fmean(self._client_seconds) if self._client_seconds else None,
+            max_client_seconds=max(self._client_seconds, default=None),
         )
 
     def _task_summary(self, kind: str) -> TaskSummary:

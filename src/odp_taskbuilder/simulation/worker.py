@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional, Union
 
 import numpy as np
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data import examples as example_codec
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.client_data import ClientData
@@ -52,8 +54,10 @@ class ClientWorker:
         """
         sizes: list[int] = []
         bad_clients: list[BadClient] = []
+        self._seconds: list[float] = []
+        self._oversized = 0
         self._clients[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
-        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients))
+        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self._seconds), self._oversized)
 
     def _updates(self, session: ClientSession, sizes: list[int], bad_clients: list[BadClient]) -> Iterator[str]:
         """Yields the update of one client after the other, in the same file."""
@@ -78,6 +82,8 @@ class ClientWorker:
         except errors.OdpTaskError as error:
             return named_after_client(error, client_id)
         tfrecord.write_records(pathlib.Path(self._examples_file), examples)
+        self._oversized += sum(len(example) > MAX_EXAMPLE_BYTES for example in examples)
+        start = time.monotonic()
         try:
             clients.device.run(self._examples_file, session.checkpoint, self._update_file)
         except errors.ArtifactError as error:
@@ -85,6 +91,7 @@ class ClientWorker:
             if misfit is not None:
                 return named_after_client(errors.UsageError(f"{where}, {misfit}"), client_id)
             return named_after_client(errors.ArtifactError(f"{where}: {error.message}"), client_id)
+        self._seconds.append(time.monotonic() - start)
         return None
 
 

@@ -26,9 +26,21 @@ def test_every_op_with_its_kernel_count_and_version(golden):
         "count": 4,
         "subgraphs": {"0": 4},
         "min_module_version": 341912000,
+        "version": 1,
+        "min_tflite_runtime": None,
         "kernel": "L2LossOp<CPUDevice, float>",
     }
-    assert ops["SUB"] == {"kind": "builtin", "count": 17, "subgraphs": {"0": 9, "2": 8}, "min_module_version": 0, "kernel": ""}
+    assert ops["ADD"] == {
+        "kind": "builtin",
+        "count": 9,
+        "subgraphs": ops["ADD"]["subgraphs"],
+        "min_module_version": 0,
+        "version": 4,
+        "min_tflite_runtime": "2.6.0",
+        "kernel": "",
+    }
+    assert (ops["SUB"]["count"], ops["SUB"]["subgraphs"]) == (17, {"0": 9, "2": 8})
+    assert (training["min_tflite_runtime"], evaluation["min_tflite_runtime"]) == ("2.6.0", "1.15.0")
 
 
 def test_would_it_run_on_an_older_module(golden):
@@ -39,7 +51,10 @@ def test_would_it_run_on_an_older_module(golden):
     assert "instead: use_daf: true in the task config" in run.stdout
     run = _run(plan, "--min-module-version", "341912000")
     assert run.returncode == 0
-    assert run.stdout.splitlines()[-1] == "Needs module version 341912000. Version 341912000 runs it."
+    assert run.stdout.splitlines()[-2:] == [
+        "Needs module version 341912000. Version 341912000 runs it.",
+        "Needs TensorFlow Lite 2.6.0; phones have a fork of about 2.10.0.",
+    ]
 
 
 def test_a_list_of_ones_own(golden, tmp_path):

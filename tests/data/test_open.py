@@ -274,7 +274,7 @@ BAD = {
         "data.csv",
         text_file("a,b\n1,u\n", "?client=a&x:float32=b"),
         errors.UsageError,
-        "feature 'x' cannot be made of b",
+        "data.csv:2: column 'b' must be float32, found 'u'",
     ),
     "ragged line": (
         "data.csv",

@@ -4,6 +4,7 @@
     emnist.sqlite?split=digits_only_train               one split of TFF's file
     emnist.sqlite?split=all_train&x=pixels&y=label      its features under the names that the model wants
     users.csv?client=user&x:float32=pixel_*&y=label     a table: feature x from the columns pixel_0, pixel_1, ... in their order
+    users.csv?client=user&nonfinite=keep                values that are not finite as float32 are kept, not refused
     synthetic?clients=100&examples=20&seed=1&classes=10
 
 A key that is no option is a feature: `NAME[:KIND]=COLUMN[,COLUMN...]` with KIND float32, int64 or string.
@@ -20,7 +21,7 @@ from typing import Optional
 from odp_taskbuilder import errors
 from odp_taskbuilder.data import examples
 
-_OPTIONS = ("client", "split", "clients", "examples", "seed", "classes")
+_OPTIONS = ("client", "split", "clients", "examples", "seed", "classes", "nonfinite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +65,30 @@ class DataSpec:
     options: dict[str, str]
     features: tuple[FeatureSource, ...]
 
-    def integer(self, option: str, default: int, minimum: int) -> int:
+    @property
+    def keep_nonfinite(self) -> bool:
+        """Whether values that are not finite are to be kept.
+
+        Raises:
+          UsageError: the option has another value than `keep`.
+        """
+        value = self.options.get("nonfinite")
+        if value not in (None, "keep"):
+            raise errors.UsageError(f"{self.path}: nonfinite can only be `keep`, found {value!r}.")
+        return value is not None
+
+    def integer(self, option: str, default: int, minimum: int, maximum: int) -> int:
         """The value of a numeric option.
 
         Raises:
-          UsageError: it is no integer, or below the minimum.
+          UsageError: it is no integer, or out of bounds.
         """
         text = self.options.get(option, str(default))
-        if not text.isdecimal() or int(text) < minimum:
-            raise errors.UsageError(f"{self.path}: {option} must be an integer of at least {minimum}, found {text!r}.")
+        # Thousands of digits take Python minutes to convert.
+        if not (text.isascii() and text.isdecimal() and len(text) < 30 and minimum <= int(text) <= maximum):
+            raise errors.UsageError(
+                f"{self.path}: {option} must be an integer from {minimum:,} to {maximum:,}, found {text[:40]!r}."
+            )
         return int(text)
 
     def accept_options(self, *known: str) -> None:

@@ -130,7 +130,8 @@ def _label_skew(labels_by_client: list[collections.Counter[Any]]) -> Optional[La
     overall: collections.Counter[Any] = sum(labels_by_client, collections.Counter())
     if not overall:
         return None
-    labels = sorted(overall)
+    # Labels of several kinds, as clients of several origins have, cannot be compared.
+    labels = sorted(overall, key=lambda label: (isinstance(label, bytes), label))
     together = np.array([overall[label] for label in labels]) / sum(overall.values())
     clients = [counter for counter in labels_by_client if counter]
     distances = [

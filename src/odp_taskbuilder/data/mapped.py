@@ -65,6 +65,21 @@ def convert(values: np.ndarray, kind: Optional[str]) -> np.ndarray:
         return values
     if kind == "string":
         return np.array([str(value).encode() for value in values.ravel().tolist()], dtype=object).reshape(values.shape)
-    if kind == "int64" and np.issubdtype(values.dtype, np.floating) and not np.array_equal(values, np.trunc(values)):
-        raise ValueError("a number with a fraction cannot become int64")
-    return values.astype(examples.numpy_dtype(kind))
+    if kind == "int64" and np.issubdtype(values.dtype, np.floating):
+        if not np.array_equal(values, np.trunc(values)):
+            raise ValueError("a number with a fraction cannot become int64")
+        if np.abs(values).max(initial=0) >= 2.0**63:
+            raise ValueError("a number beyond 64 bits cannot become int64")
+    try:
+        return values.astype(examples.numpy_dtype(kind))
+    except OverflowError as error:
+        raise ValueError(f"a number is too large for {kind}") from error
+
+
+def is_finite(values: np.ndarray) -> np.ndarray:
+    """[...], of rows with several values [rows]: whether the values are finite once they are float32; text always is."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return np.ones(values.shape[:1], bool)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32))
+    return finite.reshape(len(values), -1).all(axis=1) if values.ndim else finite

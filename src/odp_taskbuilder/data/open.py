@@ -15,6 +15,8 @@ from odp_taskbuilder.data.synthetic import Feature, SyntheticClientData
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_OPTIONS = ("clients", "examples", "classes", "seed")
+# Clients, and examples of a client: the ids of ten million clients take a gigabyte.
+_MAX_SYNTHETIC = 10_000_000
 
 
 def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None) -> ClientData:
@@ -45,8 +47,8 @@ def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None)
         spec.accept_options("split")
         data = sqlite.SqliteClientData(path, spec.options.get("split"))
     elif head.startswith(hdf5.MAGIC):
-        spec.accept_options()
-        data = hdf5.Hdf5ClientData(path)
+        spec.accept_options("nonfinite")
+        data = hdf5.Hdf5ClientData(path, keep_nonfinite=spec.keep_nonfinite)
     elif is_table(path, head):
         return _open_table(spec, path)
     else:
@@ -77,14 +79,14 @@ def is_table(path: pathlib.Path, head: bytes) -> bool:
 
 
 def _open_table(spec: DataSpec, path: pathlib.Path) -> ClientData:
-    spec.accept_options("client")
+    spec.accept_options("client", "nonfinite")
     rows = table.read_table(path)
     if "client" not in spec.options:
         raise errors.UsageError(
             f"{path} is a table: which column names the client?",
             next_step=f"Append ?client=COLUMN with one of: {', '.join(rows.columns)}.",
         )
-    return table.TableClientData(rows, spec.options["client"], spec.features)
+    return table.TableClientData(rows, spec.options["client"], spec.features, keep_nonfinite=spec.keep_nonfinite)
 
 
 def _open_synthetic(spec: DataSpec, features: Optional[Sequence[Feature]]) -> ClientData:
@@ -98,8 +100,8 @@ def _open_synthetic(spec: DataSpec, features: Optional[Sequence[Feature]]) -> Cl
         raise errors.UsageError("`synthetic` data is made from the input of a plan and has no content without one.")
     return SyntheticClientData(
         features,
-        num_clients=spec.integer("clients", 100, minimum=1),
-        num_examples=spec.integer("examples", 10, minimum=0),
-        classes=spec.integer("classes", 2, minimum=1),
-        seed=spec.integer("seed", 0, minimum=0),
+        num_clients=spec.integer("clients", 100, minimum=1, maximum=_MAX_SYNTHETIC),
+        num_examples=spec.integer("examples", 10, minimum=0, maximum=_MAX_SYNTHETIC),
+        classes=spec.integer("classes", 2, minimum=1, maximum=2**62),
+        seed=spec.integer("seed", 0, minimum=0, maximum=2**62),
     )

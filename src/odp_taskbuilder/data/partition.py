@@ -11,7 +11,6 @@ import urllib.parse
 import numpy as np
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.data import table
 
 Assignment = dict[str, np.ndarray]  # Client id to positions in the dataset, int64.
 
@@ -70,9 +69,8 @@ def _draw_counts(preference: np.ndarray, size: int, available: np.ndarray, rng: 
     return counts
 
 
-def partition_by_column(values: np.ndarray) -> Assignment:
-    """One client for every value; examples keep their order. Characters that a file name cannot hold are percent-encoded."""
-    names = table.text_values(values)
+def partition_by_column(names: np.ndarray) -> Assignment:
+    """One client for every name; examples keep their order. Characters that a file name cannot hold are percent-encoded."""
     clients, inverse = np.unique(names, return_inverse=True)
     return {
         urllib.parse.quote(str(client), safe=" @+,="): np.flatnonzero(inverse == position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Optional
@@ -17,6 +18,8 @@ from odp_taskbuilder.data.pool import ExamplePool, load_pool
 from odp_taskbuilder.data.tfrecord_directory import TfRecordDirectory
 
 STRATEGIES = ("iid", "dirichlet", "column")
+# Drawing from a Dirichlet distribution takes a time that grows with 1/alpha, and below this value nothing else comes of it.
+MIN_ALPHA = 1e-4
 
 
 def partition_dataset(
@@ -37,7 +40,7 @@ def partition_dataset(
     Args:
       source: `digits`, a CSV or Parquet table, a TFRecord file or a directory of them (pool.load_pool); held in memory.
       output: directory to make; with a test fraction it gets the parts `train` and `test`, otherwise it holds the client files.
-      strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha`;
+      strategy: `iid` and `dirichlet` deal to `num_clients` clients, `dirichlet` by `label` with concentration `alpha` of at least MIN_ALPHA;
         `column` makes one client of every value of `column`.
       test_fraction: share of each client's examples that goes to `test`.
       overwrite: replace an output that is not empty.
@@ -51,6 +54,11 @@ def partition_dataset(
     """
     if strategy == "column" and column is None:
         raise errors.UsageError("Strategy `column` needs the column that names the client.", next_step="Add --column NAME.")
+    if not (math.isfinite(alpha) and alpha >= MIN_ALPHA):
+        raise errors.UsageError(
+            f"alpha must be a number of at least {MIN_ALPHA:g}, found {alpha:g}.",
+            next_step="Below that every client holds one label, as far as there is one left.",
+        )
     if strategy != "column" and num_clients is None:
         raise errors.UsageError(f"Strategy `{strategy}` needs the number of clients.", next_step="Add --clients K.")
     directory.check_destination(output, overwrite=overwrite)
@@ -61,7 +69,7 @@ def partition_dataset(
     elif strategy == "dirichlet":
         assignment = partition.partition_dirichlet(pool.values(label), num_clients, alpha, rng)
     else:
-        assignment = partition.partition_by_column(pool.values(column))
+        assignment = partition.partition_by_column(pool.client_names(column))
     if test_fraction > 0:
         train, test = partition.split_each_client(assignment, test_fraction, rng)
         parts = {"train": train, "test": test}
@@ -83,6 +91,10 @@ def write_partition(
         for part, assignment in parts.items():
             (staging / part).mkdir(exist_ok=True)
             for client_id, positions in assignment.items():
-                tfrecord.write_records(
-                    staging / part / f"{client_id}.tfrecord", (pool.serialized[position] for position in positions)
-                )
+                path = staging / part / f"{client_id}.tfrecord"
+                if path.exists():
+                    raise errors.StorageError(
+                        f"The file system of {output} takes {path.name} for the file of another client, whose name differs in case only.",
+                        next_step="Write to a file system that tells upper and lower case apart, or rename the clients.",
+                    )
+                tfrecord.write_records(path, (pool.serialized[position] for position in positions))

@@ -35,7 +35,7 @@ class ExamplePool:
           UsageError: there is no such column or feature, or it has several values.
         """
         if self._table is not None and name in self._table.columns:
-            return self._table.columns[name]
+            return self._table.column(name)
         values = []
         for index, serialized in enumerate(self.serialized):
             feature = examples.decode(serialized).get(name)
@@ -46,6 +46,19 @@ class ExamplePool:
                 )
             values.append(feature[0])
         return np.array(values)
+
+    def client_names(self, name: str) -> np.ndarray:
+        """[len(self)], the values that name the client of each example, as text: of a column the very text of the file.
+
+        Raises:
+          UsageError: as `values`; also when a value is empty.
+        """
+        if self._table is not None and name in self._table.columns:
+            return self._table.text(name)
+        names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in self.values(name).tolist()]
+        if "" in names:
+            raise errors.UsageError(f"{self.source}: {name!r} is empty in example {names.index('')}, and names no client.")
+        return np.array(names, dtype=object)
 
 
 def load_pool(text: str, *, group_column: Optional[str] = None) -> ExamplePool:
@@ -61,7 +74,7 @@ def load_pool(text: str, *, group_column: Optional[str] = None) -> ExamplePool:
       UsageError: it is no such source, it is empty, or its content is not what it should be.
     """
     spec = parse_data_spec(text)
-    spec.accept_options()
+    spec.accept_options("nonfinite")
     if spec.path == DIGITS:
         pool = _digits()
     elif (path := pathlib.Path(spec.path)) and (head := read_head(path)) is not None and is_table(path, head):
@@ -92,7 +105,8 @@ def _digits() -> ExamplePool:
 
 
 def _from_table(spec: DataSpec, table: Table, group_column: Optional[str]) -> ExamplePool:
-    features = table.features(spec.features, without=[group_column] if group_column and not spec.features else [])
+    without = [group_column] if group_column and not spec.features else []
+    features = table.features(spec.features, without=without, keep_nonfinite=spec.keep_nonfinite)
     return ExamplePool(table.source, [table.example(features, row) for row in range(table.num_rows)], table)
 
 

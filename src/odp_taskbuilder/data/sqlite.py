@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import pathlib
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from typing import Optional
+from typing import Any, Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.cache import cache_directory, make_cache_directory
 from odp_taskbuilder.data import file_checksum
 from odp_taskbuilder.data.client_data import ClientData
 
@@ -54,22 +54,57 @@ class SqliteClientData(ClientData):
         self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         self._check_tables()
         self._split = self._choose_split(split)
-        rows = self._query("SELECT client_id, num_examples FROM client_metadata WHERE split_name = ?", self._split)
-        self._num_examples = {str(client_id): int(count) for client_id, count in rows}
+        self._num_examples: dict[str, int] = {}
+        # Ids as they are stored: text, numbers or bytes.
+        self._stored_ids: dict[str, Any] = {}
+        for stored, count in self._query("SELECT client_id, num_examples FROM client_metadata WHERE split_name IS ?", self._split):
+            self._add_client(stored, count)
         self.client_ids = tuple(sorted(self._num_examples))
 
     def num_examples(self, client_id: str) -> int:
         return self._num_examples[client_id]
 
     def examples(self, client_id: str) -> Iterator[bytes]:
-        query = "SELECT serialized_example_proto FROM examples WHERE client_id = ? AND split_name = ? ORDER BY rowid"
-        for (serialized,) in self._query(query, client_id, self._split):
-            yield serialized
+        query = "SELECT serialized_example_proto FROM examples WHERE {} AND split_name IS ? ORDER BY rowid"
+        count = 0
+        for (serialized,) in self._query(query.format("client_id = ?"), self._stored_ids[client_id], self._split):
+            count += 1
+            yield self._checked(serialized, client_id, count)
+        if count == 0 < self._num_examples[client_id]:
+            # The tables store ids in different types. This reads all rows: no index knows a value by its text.
+            for (serialized,) in self._query(query.format("CAST(client_id AS TEXT) = ?"), client_id, self._split):
+                count += 1
+                yield self._checked(serialized, client_id, count)
+        if count != self._num_examples[client_id]:
+            raise errors.StorageError(
+                f"{self.source}: client_metadata counts {self._num_examples[client_id]} examples of client {client_id!r}, the table "
+                f"examples holds {count}.",
+                next_step="Write the database again.",
+            )
 
     def fingerprint(self) -> str:
         return f"{file_checksum.file_checksum(self._path)} {self._split}"
 
-    def _query(self, query: str, *values: str) -> Iterator[tuple]:
+    def _add_client(self, stored: Any, count: Any) -> None:
+        client_id = stored.decode(errors="backslashreplace") if isinstance(stored, bytes) else str(stored)
+        if stored is None or not client_id:
+            raise errors.UsageError(f"{self.source}: a row of client_metadata names no client.")
+        if client_id in self._stored_ids:
+            raise errors.UsageError(f"{self.source}: client_metadata names client {client_id!r} twice in split {self._split!r}.")
+        if not isinstance(count, int) or count < 0:
+            raise errors.UsageError(f"{self.source}: client_metadata counts {count!r} examples of client {client_id!r}.")
+        self._stored_ids[client_id] = stored
+        self._num_examples[client_id] = count
+
+    def _checked(self, serialized: Any, client_id: str, number: int) -> bytes:
+        if not isinstance(serialized, bytes):
+            raise errors.UsageError(
+                f"Client {client_id!r}, example {number - 1} of {self.source}: expected the bytes of a tf.train.Example, found "
+                f"{type(serialized).__name__}."
+            )
+        return serialized
+
+    def _query(self, query: str, *values: Any) -> Iterator[tuple]:
         try:
             yield from self._connection.execute(query, values)
         except sqlite3.Error as error:
@@ -84,12 +119,15 @@ class SqliteClientData(ClientData):
                     next_step="Expected the tables `examples` and `client_metadata` of tff.simulation.datasets.",
                 )
 
-    def _choose_split(self, split: Optional[str]) -> str:
-        splits = [row[0] for row in self._query("SELECT DISTINCT split_name FROM client_metadata ORDER BY split_name")]
+    def _choose_split(self, split: Optional[str]) -> Any:
+        stored = [row[0] for row in self._query("SELECT DISTINCT split_name FROM client_metadata ORDER BY split_name")]
+        splits = {str(name): name for name in stored}
         if split in splits:
-            return split
-        if split is None and len(splits) == 1:
-            return splits[0]
+            return splits[split]
+        if not splits:
+            raise errors.UsageError(f"{self.source} holds no client: client_metadata is empty.")
+        if split is None and len(stored) == 1:
+            return stored[0]
         # TFF takes all splits when none is named; its EMNIST file then holds the same examples twice.
         found = "no split is named" if split is None else f"there is no split {split!r}"
         raise errors.UsageError(f"{self.source}: {found}.", next_step=f"Append ?split=NAME with one of: {', '.join(splits)}.")
@@ -104,13 +142,13 @@ def _unpacked(path: pathlib.Path) -> pathlib.Path:
     """The unpacked copy of a compressed file, made once for each version of it."""
     status = path.stat()
     identity = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}"
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "odp-task"
+    cache = cache_directory()
     target = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sqlite"
     if target.exists():
         return target
     temporary = None
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        make_cache_directory()
         with lzma.open(path) as packed, tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
             temporary = pathlib.Path(file.name)
             shutil.copyfileobj(packed, file)

@@ -23,7 +23,7 @@ from odp_taskbuilder.build_request import DEFAULT_OUTPUT, Path, check_request, i
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import TaskSpec
-from odp_taskbuilder.model import admission
+from odp_taskbuilder.model import admission, input_spec
 from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime, ops_report
 from odp_taskbuilder.privacy import PrivacyBudget, budget_of
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
@@ -127,11 +127,14 @@ def build_tasks(
       errors.OdpTaskError: as `build`.
     """
     spec = spec or resolve(task_config, options.resolve)
-    with stage("privacy accounting"):
-        budget = budget_of(spec)
+    # What is cheap goes first: a model that does not fit is told before anybody waits for the accounting.
     if not options.trust_model:
         with stage("scanning the model"):
             admission.require_admissible(saved_model)
+            with task_config.located():
+                input_spec.check_examples(input_spec.read_model_spec(saved_model), spec.label_name)
+    with stage("privacy accounting"):
+        budget = budget_of(spec)
     if digests is None:
         # Before it is loaded, so that the manifest tells what tasks were built from; and only now: the scan bounds what is read.
         digests = input_digests(saved_model, task_config)

@@ -25,6 +25,8 @@ from typing import ClassVar, Optional
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
+# As a shell tells it of programs that the end of their reader kills.
+EXIT_BROKEN_PIPE = 141
 
 
 class OdpTaskError(Exception):

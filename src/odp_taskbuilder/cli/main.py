@@ -103,6 +103,7 @@ def run(args: Sequence[str]) -> int:
 
     SIGTERM and SIGHUP are handled from here on as the command line needs it. The process goes on.
     """
+    output.prepare_streams()
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So is what the libraries below it say about their own dependencies.
@@ -132,10 +133,10 @@ def run(args: Sequence[str]) -> int:
     except _Terminated as terminated:
         output.note("Terminated.")
         return terminated.exit_code
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output left, as `head` does; click ends the process itself where it notices first.
         _give_up_stdout()
-        return errors.EXIT_UNEXPECTED
+        return errors.EXIT_BROKEN_PIPE
     except OSError as error:
         place = error.filename
         if place is None:

@@ -8,6 +8,7 @@ Progress is animated only for a person watching stderr; a pipe or a log gets one
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -25,6 +26,22 @@ from odp_taskbuilder.base import plain_text
 _LAYOUT = "\n\t"
 
 
+def prepare_streams() -> None:
+    """Makes printing safe: a stream that was closed before the start (`>&-`) swallows what is printed, and a character that an
+    encoding lacks is replaced by its escape. An answer, and with it the exit code, must not depend on who listens."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            # Left free, the descriptor would go to the next file that is opened.
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def show(text: str, *, end: str = "\n") -> None:
     """Prints what a person asked for, on stdout; characters that would steer the terminal as escapes."""
     click.echo(plain_text.escaped(text, keep=_LAYOUT) + end, nl=False)
@@ -32,7 +49,13 @@ def show(text: str, *, end: str = "\n") -> None:
 
 def print_json(document: Any) -> None:
     """Prints one JSON document on stdout. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
-    click.echo(plain_text.escaped_json(json.dumps(_finite(document), indent=2, ensure_ascii=False)))
+    text = plain_text.escaped_json(json.dumps(_finite(document), indent=2, ensure_ascii=False))
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        # The escapes that JSON has, not those of Python.
+        text = json.dumps(_finite(document), indent=2)
+    click.echo(text)
 
 
 def _finite(value: Any) -> Any:

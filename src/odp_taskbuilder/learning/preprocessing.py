@@ -13,13 +13,11 @@ import tensorflow as tf
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import DatasetSpec
+from odp_taskbuilder.model import input_spec
 
 # Keys of an example whose features are one tensor.
 FEATURE_KEY = "x"
 LABEL_KEY = "y"
-
-# What a tf.train.Example stores of each dtype that a model may take. It has no int32: those travel as int64.
-_STORED_DTYPES = {tf.float32: tf.float32, tf.int64: tf.int64, tf.string: tf.string, tf.int32: tf.int64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class ExampleParser:
         """Parses `serialized`, a string vector [batch]. An example without one of the keys fails."""
         parsed = tf.io.parse_example(
             serialized,
-            {key: tf.io.FixedLenFeature(spec.shape[1:], _STORED_DTYPES[spec.dtype]) for key, spec in self.specs.items()},
+            {key: tf.io.FixedLenFeature(spec.shape[1:], tf.as_dtype(input_spec.STORED_AS[spec.dtype.name])) for key, spec in self.specs.items()},
         )
         tensors = {
             key: parsed[key] if parsed[key].dtype == spec.dtype else tf.cast(parsed[key], spec.dtype)
@@ -58,11 +56,11 @@ class ExampleParser:
         return {key: tensors[key] for key in self.features}, label
 
 
-def example_parser(input_spec: Any, label_name: Optional[str]) -> ExampleParser:
+def example_parser(model_input: Any, label_name: Optional[str]) -> ExampleParser:
     """Finds out how examples must look for a model.
 
     Args:
-      input_spec: the model's pair (features, label).
+      model_input: the model's input_spec, the pair (features, label).
       label_name: the config's; needed when the features are a mapping, ignored when they are one tensor (the keys are then
         `x` and `y`).
 
@@ -70,29 +68,16 @@ def example_parser(input_spec: Any, label_name: Optional[str]) -> ExampleParser:
       errors.ConfigError: the features are a mapping and the config names no label, or one that is also a feature.
       errors.ModelError: the spec is not such a pair, or no example can be parsed into it.
     """
-    if not isinstance(input_spec, (tuple, list)) or len(input_spec) != 2:
+    if not isinstance(model_input, (tuple, list)) or len(model_input) != 2:
         raise errors.ModelError(
-            f"Input spec must be a tuple (features, label); the model's is {input_spec!r}.",
+            f"Input spec must be a tuple (features, label); the model's is {model_input!r}.",
             next_step="Give the FunctionalModel an input_spec of two elements, (x, y).",
         )
-    features, label = input_spec
+    features, label = model_input
     if isinstance(features, tf.TensorSpec):
         parser = ExampleParser(features, label, LABEL_KEY)
     elif isinstance(features, Mapping):
-        if not label_name:
-            raise errors.ConfigError(
-                [
-                    errors.Problem(
-                        "Label name cannot be empty.",
-                        path="label_name",
-                        suggestion=f"The model's features are named ({', '.join(features)}): set label_name to the label's name.",
-                    )
-                ]
-            )
-        if label_name in features:
-            raise errors.ConfigError(
-                [errors.Problem(f"label_name: {label_name!r} is also the name of a feature of the model.", path="label_name")]
-            )
+        input_spec.check_label_name(features, label_name)
         parser = ExampleParser(features, label, label_name)
     else:
         raise errors.ModelError(
@@ -106,22 +91,8 @@ def example_parser(input_spec: Any, label_name: Optional[str]) -> ExampleParser:
 def _check_parsable(what: str, spec: Any) -> None:
     if not isinstance(spec, tf.TensorSpec):
         raise errors.ModelError(f"{what} of the model is a {type(spec).__name__}; only dense tensors can be parsed.")
-    if spec.dtype not in _STORED_DTYPES:
-        raise errors.ModelError(
-            f"{what} of the model has dtype {spec.dtype.name}; examples hold float32, int64, string, or int32 as int64.",
-            next_step="Take one of these in the model's input_spec and cast inside the model.",
-        )
-    if spec.shape.rank is None or spec.shape.rank == 0 or not spec.shape[1:].is_fully_defined():
-        raise errors.ModelError(
-            f"{what} of the model has shape {spec.shape}; the batch comes first and every other dimension must be known.",
-            next_step="Give the model's input_spec a fixed size for each example, and pad examples to it.",
-        )
-    if spec.shape[0] is not None:
-        # The last batch of a device holds what is left.
-        raise errors.ModelError(
-            f"{what} of the model has shape {spec.shape}: it takes batches of {spec.shape[0]} only, and batches differ in size.",
-            next_step="Save the model with an input_spec whose batch dimension is None.",
-        )
+    shape = None if spec.shape.rank is None else tuple(spec.shape.as_list())
+    input_spec.check_parsable(what, input_spec.TensorInfo(spec.dtype.name, shape))
 
 
 class _SerializedExamples(tf.data.Dataset):

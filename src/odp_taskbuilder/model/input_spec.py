@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional, Union
 
 from google.protobuf.message import DecodeError
@@ -16,6 +16,8 @@ from odp_taskbuilder.scan import files
 from tensorflow.core.framework import types_pb2  # isort: skip
 from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2, struct_pb2  # isort: skip
 
+# What a tf.train.Example stores of each dtype that a model may take. It has no int32: those travel as int64.
+STORED_AS = {"float32": "float32", "int64": "int64", "string": "string", "int32": "int64"}
 _DTYPE_NAMES = {types_pb2.DT_FLOAT: "float32", types_pb2.DT_DOUBLE: "float64", types_pb2.DT_HALF: "float16"}
 
 
@@ -88,6 +90,69 @@ def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
             f"The SavedModel in {path} is not a FunctionalModel: {_reason(error)}.",
             next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
         ) from error
+
+
+def check_parsable(what: str, tensor: TensorInfo) -> None:
+    """Whether a `tf.train.Example` can hold an example of this tensor, and a phone make batches of any size of them (spec: plan.md,
+    section 6.3).
+
+    Args:
+      what: names the tensor at the start of a sentence: "Feature 'x'".
+
+    Raises:
+      errors.ModelError: it cannot; says what would do.
+    """
+    shape = "<unknown>" if tensor.shape is None else str(tensor.shape)
+    if tensor.dtype not in STORED_AS:
+        raise errors.ModelError(
+            f"{what} of the model has dtype {tensor.dtype}; examples hold float32, int64, string, or int32 as int64.",
+            next_step="Take one of these in the model's input_spec and cast inside the model.",
+        )
+    if not tensor.shape or None in tensor.shape[1:]:
+        raise errors.ModelError(
+            f"{what} of the model has shape {shape}; the batch comes first and every other dimension must be known.",
+            next_step="Give the model's input_spec a fixed size for each example, and pad examples to it.",
+        )
+    if tensor.shape[0] is not None:
+        # The last batch of a device holds what is left.
+        raise errors.ModelError(
+            f"{what} of the model has shape {shape}: it takes batches of {tensor.shape[0]} only, and batches differ in size.",
+            next_step="Save the model with an input_spec whose batch dimension is None.",
+        )
+
+
+def check_label_name(features: Iterable[str], label_name: Optional[str]) -> None:
+    """Whether a config's label_name fits a model with named features.
+
+    Raises:
+      errors.ConfigError: it is missing, or is also the name of a feature.
+    """
+    features = list(features)
+    if not label_name:
+        suggestion = f"The model's features are named ({', '.join(features)}): set label_name to the label's name."
+        raise errors.ConfigError([errors.Problem("Label name cannot be empty.", path="label_name", suggestion=suggestion)])
+    if label_name in features:
+        message = f"label_name: {label_name!r} is also the name of a feature of the model."
+        raise errors.ConfigError([errors.Problem(message, path="label_name")])
+
+
+def check_examples(model: ModelSpec, label_name: Optional[str]) -> None:
+    """Whether examples on devices can be parsed into a model's features and label: what a build finds out from the loaded model, told
+    from its file.
+
+    Raises:
+      errors.ModelError, errors.ConfigError: as check_parsable and check_label_name.
+    """
+    if isinstance(model.features, Mapping):
+        check_label_name(model.features, label_name)
+        tensors = {f"Feature {name!r}": tensor for name, tensor in model.features.items()}
+    else:
+        label_name = "y"
+        tensors = {"Feature 'x'": model.features}
+    for what, tensor in {**tensors, f"The label {label_name!r}": model.label}.items():
+        # Of other structures the loaded model tells more than its file.
+        if isinstance(tensor, TensorInfo):
+            check_parsable(what, tensor)
 
 
 def misfit(path: Union[str, pathlib.Path]) -> Optional[str]:

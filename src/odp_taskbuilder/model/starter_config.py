@@ -12,10 +12,8 @@ from typing import Optional, Union
 
 from odp_taskbuilder import config, errors
 from odp_taskbuilder.config.source_text import printable
-from odp_taskbuilder.model.input_spec import ModelSpec, Structure, TensorInfo, read_model_spec
+from odp_taskbuilder.model.input_spec import STORED_AS, ModelSpec, TensorInfo, check_parsable, read_model_spec
 
-# What a tf.train.Example can hold of each dtype (spec: plan.md, section 6.3).
-_STORED_AS = {"float32": "float32", "int64": "int64", "string": "bytes", "int32": "int64"}
 _LABEL_NAMES = ("label", "y", "target")
 
 
@@ -160,20 +158,17 @@ def example_features(model: ModelSpec, label_name: Optional[str]) -> dict[str, T
     if len(examples) == len(features):
         raise errors.ModelError(f"The label cannot be called {label_name!r}: the model has a feature of that name.")
     for name, structure in examples.items():
-        _check_parsable(name, structure)
+        if not isinstance(structure, TensorInfo):
+            raise errors.ModelError(
+                f"{name!r} of the model is a structure of several tensors.",
+                next_step="Examples on devices hold float32, int64, string, or int32 as int64, with known dimensions behind the batch.",
+            )
+        check_parsable(f"The label {name!r}" if name == label_name else f"Feature {name!r}", structure)
     return examples
 
 
-def _check_parsable(name: str, structure: Structure) -> None:
-    expected = "Examples on devices hold float32, int64, string, or int32 as int64, with known dimensions behind the batch."
-    if not isinstance(structure, TensorInfo):
-        raise errors.ModelError(f"{name!r} of the model is a structure of several tensors.", next_step=expected)
-    if structure.dtype not in _STORED_AS or not structure.shape or None in structure.shape[1:]:
-        raise errors.ModelError(f"{name!r} of the model is {structure}.", next_step=expected)
-
-
 def _describe(tensor: TensorInfo) -> str:
-    stored = _STORED_AS[tensor.dtype]
+    stored = STORED_AS[tensor.dtype]
     return str(tensor) if stored == tensor.dtype else f"{tensor}, stored as {stored}"
 
 

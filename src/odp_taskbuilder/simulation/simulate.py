@@ -18,6 +18,7 @@ from typing import Optional, Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.private_directory import private_directory
+from odp_taskbuilder.base.processors import available_processors
 from odp_taskbuilder.build_request import input_digests
 from odp_taskbuilder.config import load_config
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
@@ -51,7 +52,7 @@ class SimulationOptions:
       run_directory: where checkpoints and metrics of all rounds are kept, and resumed from; None keeps nothing.
       logdir: TensorBoard summaries are written here round by round.
       engine: one of ENGINES.
-      num_workers: processes that run clients; None takes one per core.
+      num_workers: processes that run clients; None takes one per processor that scheduler and control group grant.
       assumed_population: number of devices that privacy accounting assumes.
       rounds_per_day: pace of rounds that it assumes; None: as `rounds.hours_per_round` says.
       saved_model, task_config: what the artifacts were built from; TFF's engine needs them.
@@ -136,7 +137,7 @@ def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pa
             admission.require_admissible(options.saved_model)
         _require_inputs(deployment, options.saved_model, options.task_config)
         return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
-    num_workers = options.num_workers or os.cpu_count() or 1
+    num_workers = options.num_workers or available_processors()
     make_engine = RayEngine if options.engine == "ray" else LocalEngine
     engine = make_engine(tasks, data, num_workers, scratch)
     return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)

@@ -8,7 +8,7 @@ import pytest
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import DpAggregator, PrivacySpec
-from odp_taskbuilder.privacy import privacy_budget
+from odp_taskbuilder.privacy import mechanism_of, privacy_budget
 
 # The published Keras sample.
 SAMPLE = PrivacySpec(
@@ -44,8 +44,8 @@ def test_the_published_sample_gets_the_noise_that_the_existing_task_builder_find
 def test_a_configured_noise_within_the_target_is_kept():
     budget = privacy_budget(spec(noise_multiplier=1.0, report_goal=2000))
     assert budget.noise_multiplier == 1.0 and not budget.calibrated
-    assert budget.epsilon == pytest.approx(0.13242623236419093, rel=1e-6)
-    assert "The target is met: epsilon is at most 0.1324263, the limit 10; with the configured noise." in budget.assumptions
+    assert budget.epsilon == 0.13243  # 0.13242623236419093, in five digits
+    assert "The target is met: epsilon is at most 0.13243, the limit 10; with the configured noise." in budget.assumptions
 
 
 def test_too_little_noise_is_refused_with_what_was_found_the_limit_and_the_noise_that_suffices():
@@ -67,10 +67,26 @@ def test_an_epsilon_equal_to_the_target_passes():
     assert privacy_budget(spec(noise_multiplier=1.0, report_goal=2000, target_epsilon=epsilon)).epsilon == epsilon
 
 
+def test_an_epsilon_within_the_target_is_not_stated_as_one_beyond():
+    exact = mechanism_of(spec(report_goal=2000)).epsilon(1.0)
+    budget = privacy_budget(spec(noise_multiplier=1.0, report_goal=2000, target_epsilon=exact))
+    assert budget.epsilon == exact
+
+
+def test_a_calibrated_noise_has_six_digits_at_most_and_fewer_where_rounding_swallows_them():
+    for changes, most in [
+        ({"rounds": 100, "report_goal": 2000, "target_epsilon": 6.0}, 6),
+        ({"rounds": 1000, "report_goal": 2000, "delta": 1e-9, "target_epsilon": 1.0}, 4),
+        ({"aggregator": DpAggregator.TREE_AGGREGATION, "minimum_separation": 500}, 6),
+    ]:
+        value = privacy_budget(spec(**changes)).noise_multiplier
+        assert value == float(f"{value:.{most}g}")
+
+
 def test_a_skipped_check_lets_any_epsilon_pass_and_says_so():
     budget = privacy_budget(spec(noise_multiplier=0.5, report_goal=2000, target_epsilon=1.0, skip_check=True))
-    assert budget.epsilon == pytest.approx(4.042644210171192, rel=1e-6)
-    assert "The target is exceeded: epsilon is 4.04264" in text_of(budget)
+    assert budget.epsilon == 4.0427  # 4.042644210171192
+    assert "The target is exceeded: epsilon is 4.0427," in text_of(budget)
     assert "only skip_dp_check lets such a task pass" in text_of(budget)
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from odp_taskbuilder.privacy.calibration import UnreachableTargetError, smallest_noise
+from odp_taskbuilder.privacy.rounding import next_below
 
 SMOOTH = {
     "proportional": (lambda noise: 3 / noise, 3.0),
@@ -32,9 +33,35 @@ def test_the_answer_meets_the_target_with_hardly_more_noise_than_needed(name, st
 
     found = smallest_noise(counted, 1.0, start)
     assert evaluated[found.noise_multiplier] == found.epsilon
-    assert 1 - 2e-4 <= found.epsilon <= 1
+    # No looser than the tolerance, or than what the next multiplier of six digits leaves.
+    assert found.epsilon <= 1 and (found.epsilon >= 1 - 2e-4 or epsilon(next_below(found.noise_multiplier, 6)) > 1 - 1e-4)
     assert exact <= found.noise_multiplier <= exact * 1.001
     assert len(evaluated) <= 40
+
+
+@pytest.mark.parametrize("digits", [2, 3, 6])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_every_multiplier_that_is_tried_has_the_digits_asked_for(name, digits):
+    epsilon, exact = SMOOTH[name]
+    tried = []
+
+    def counted(noise):
+        tried.append(noise)
+        return epsilon(noise)
+
+    found = smallest_noise(counted, 1.0, 0.3, digits=digits)
+    assert all(float(f"{noise:.{digits}g}") == noise for noise in tried) and len(tried) <= 40
+    # One step above the exact value at most, or two where the tolerance lies between.
+    assert exact <= found.noise_multiplier <= exact * 1.001 * (1 + 10.0 ** (1 - digits))
+
+
+def test_a_last_bit_of_epsilon_does_not_move_the_answer():
+    def answer(name, wobble):
+        epsilon, _ = SMOOTH[name]
+        return smallest_noise(lambda noise: epsilon(noise) * (1 + wobble * math.sin(1e9 * noise)), 1.0, 0.3)
+
+    for name in SMOOTH:
+        assert {answer(name, wobble).noise_multiplier for wobble in (-4e-16, 0.0, 4e-16)} == {answer(name, 0.0).noise_multiplier}
 
 
 def test_a_start_that_is_nearly_right_takes_few_evaluations():

@@ -50,15 +50,36 @@ def test_the_reference_table_is_bounded_closely_from_above_at_little_noise(key, 
     assert_closely_above(mechanism(*key).epsilon(noise), expected)
 
 
+def epsilons_of_other_machines(task, noise):
+    """The smallest and the largest epsilon that the accountant can have found elsewhere, whichever exp and log its C library has.
+
+    Composing multiplies a power of the transform by itself, which carries the rounding of its base as many times over as there are rounds. Two
+    machines then differ by up to rounds * 2.2e-16 in delta: 0.7 times that is the largest difference measured, in the settings of
+    scripts/check-processors and between an Intel and an AMD processor.
+    """
+    accountant = dp_accounting.pld.PLDAccountant(value_discretization_interval=REFERENCE_GRID)
+    accountant.compose(event(task, noise))
+    rounding = task.rounds * np.finfo(float).eps
+    return accountant.get_epsilon(task.delta + rounding), accountant.get_epsilon(task.delta - rounding)
+
+
+def assert_reproduces(task, noise, expected):
+    epsilon = task.reference_epsilon(noise)
+    lowest, highest = epsilons_of_other_machines(task, noise)
+    assert lowest * (1 - 1e-12) <= expected <= highest * (1 + 1e-12)
+    # An accountant that is wrong by a ten-thousandth is found out in every row.
+    assert epsilon * (1 - 1e-4) < lowest <= epsilon <= highest < epsilon * (1 + 1e-4)
+
+
 @pytest.mark.parametrize("key, noise, expected", QUICK_TABLE)
-def test_the_reference_table_is_reproduced(key, noise, expected):
-    assert mechanism(*key).reference_epsilon(noise) == pytest.approx(expected, rel=1e-6)
+def test_the_reference_table_is_reproduced_to_what_double_precision_allows(key, noise, expected):
+    assert_reproduces(mechanism(*key), noise, expected)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("key, noise, expected", [row for row in TABLE if row not in QUICK_TABLE])
-def test_the_slow_rows_of_the_reference_table_are_reproduced(key, noise, expected):
-    assert mechanism(*key).reference_epsilon(noise) == pytest.approx(expected, rel=1e-6)
+def test_the_slow_rows_of_the_reference_table_are_reproduced_to_what_double_precision_allows(key, noise, expected):
+    assert_reproduces(mechanism(*key), noise, expected)
 
 
 @pytest.mark.parametrize(

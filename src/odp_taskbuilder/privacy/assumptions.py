@@ -62,7 +62,7 @@ def pace(spec: PrivacySpec) -> tuple[str, ...]:
 
 
 def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
-    shown = f"{rounded_up(epsilon):.7g}"
+    shown = f"{rounded_up(epsilon):.7g}"  # Of a stated epsilon, all digits; a target may have more.
     if epsilon > spec.target_epsilon:
         return f"The target is exceeded: epsilon is {shown}, the limit {spec.target_epsilon:.7g}; only skip_dp_check lets such a task pass."
     how = "the noise was calibrated to it" if calibrated else "with the configured noise"

@@ -19,7 +19,7 @@ from odp_taskbuilder.config.spec import (
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
-from odp_taskbuilder.privacy.rounding import rounded_up
+from odp_taskbuilder.privacy.rounding import rounded_up, stated_epsilon
 from odp_taskbuilder.privacy.tree import TreeAggregation
 
 # Where the values of a PrivacySpec stand in a task config.
@@ -45,7 +45,8 @@ class PrivacyBudget:
     Attributes:
       aggregator: None when no DP aggregator is used.
       noise_multiplier: standard deviation of the noise in units of the clip; 0 without an aggregator.
-      epsilon: an upper bound, in double precision; infinite without an aggregator.
+      epsilon: an upper bound, rounded up to the digits that every processor agrees on, but not beyond a target that the bound itself
+        meets; infinite without an aggregator.
       delta, target_epsilon, clip_norm, rounds, report_goal, population: as in the PrivacySpec.
       sampling_rate: report_goal / population; None for the tree aggregators, whose accounting does not use it.
       contributions_per_client: k, the number of rounds that the accounting lets one client take part in. For the Gaussian aggregators the
@@ -98,9 +99,10 @@ def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:
         _check_clip_can_adapt(spec, spec.noise_multiplier)
         found = Calibration(spec.noise_multiplier, mechanism.epsilon(spec.noise_multiplier))
         if found.epsilon > spec.target_epsilon and not spec.skip_check:
-            raise _not_private_enough(spec, found)
-    sentences = assumptions(spec, found.noise_multiplier, found.epsilon, calibrated=spec.noise_multiplier is None)
-    return _budget(spec, found, mechanism.accountant, sentences)
+            raise _not_private_enough(spec, found.noise_multiplier, stated_epsilon(found.epsilon, mechanism.digits))
+    stated = found._replace(epsilon=stated_epsilon(found.epsilon, mechanism.digits, spec.target_epsilon))
+    sentences = assumptions(spec, stated.noise_multiplier, stated.epsilon, calibrated=spec.noise_multiplier is None)
+    return _budget(spec, stated, mechanism.accountant, sentences)
 
 
 def mechanism_of(spec: PrivacySpec) -> Union[SampledGaussian, TreeAggregation]:
@@ -163,10 +165,10 @@ def _fewer_contributions(spec: PrivacySpec) -> str:
     return f"{memory}; state fewer rounds, or, if rounds come faster, their pace with --rounds_per_day"
 
 
-def _not_private_enough(spec: PrivacySpec, found: Calibration) -> errors.PrivacyBudgetError:
+def _not_private_enough(spec: PrivacySpec, noise_multiplier: float, epsilon: float) -> errors.PrivacyBudgetError:
     noise = smallest_noise(spec).noise_multiplier
     return errors.PrivacyBudgetError(
-        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {found.noise_multiplier:.7g} spends epsilon {rounded_up(found.epsilon):.7g}; the limit is "
+        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {noise_multiplier:.7g} spends epsilon {epsilon:.7g}; the limit is "
         f"dp_target_epsilon {spec.target_epsilon:.7g}, at delta {spec.delta:.7g}.",
         next_step=f"State noise_multiplier {rounded_up(noise, digits=4):g} or more, or leave it out to have it calibrated.",
     )

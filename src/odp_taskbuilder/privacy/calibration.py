@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
+from odp_taskbuilder.privacy.rounding import next_below, rounded_up
+
 # The search ends at an epsilon within this share of the tolerance of (1 - tolerance) * target: below the target, so that rounding on
 # the way to another accountant, or to a report's 32-bit numbers, does not lift it above.
 _WINDOW = 0.8
-# log(noise) is not resolved further than this. Matters only where epsilon jumps, as it can under Renyi accounting.
-_NOISE_TOLERANCE = 1e-6
+# A noise multiplier has no more significant digits than this: what lies beyond costs nothing, and differs between processors.
+MAX_NOISE_DIGITS = 6
 # Beyond this no model learns anything: the search gives up.
 _LARGEST_NOISE = 1e7
 # At less than this the target is met by sampling alone (report_goal * rounds / population <= delta), whatever the noise.
@@ -37,9 +39,13 @@ class _Trial(NamedTuple):
 
 
 def smallest_noise(
-    epsilon: Callable[[float], float], target_epsilon: float, start: float = 1.0, tolerance: float = 1e-4
+    epsilon: Callable[[float], float],
+    target_epsilon: float,
+    start: float = 1.0,
+    tolerance: float = 1e-4,
+    digits: int = MAX_NOISE_DIGITS,
 ) -> Calibration:
-    """Searches the smallest noise multiplier whose epsilon is at most the target.
+    """Searches the smallest noise multiplier whose epsilon is at most the target, among those of so many significant digits.
 
     Takes 5 to 10 evaluations from afar, 1 to 4 from a start that is nearly right.
 
@@ -48,9 +54,11 @@ def smallest_noise(
       target_epsilon: the budget, > 0.
       start: the noise multiplier at which the search begins.
       tolerance: half of what the epsilon may stay below the target, as a share of it.
+      digits: significant digits of every noise multiplier that is tried.
 
     Returns:
-      A noise multiplier that was evaluated, and its epsilon: below the target, by less than twice the tolerance where epsilon is continuous.
+      A noise multiplier that was evaluated, and its epsilon: below the target, by less than twice the tolerance where epsilon is continuous
+      and the digits resolve as much.
 
     Raises:
       UnreachableTargetError: no noise multiplier up to 1e7 meets the target.
@@ -60,14 +68,14 @@ def smallest_noise(
     """
     goal = target_epsilon * (1 - tolerance)
 
-    def attempt(log_noise: float) -> _Trial:
-        noise = math.exp(log_noise)
+    def attempt(noise: float) -> _Trial:
+        noise = rounded_up(noise, digits)
         spent = epsilon(noise)
         excess = math.log(spent / goal) if spent > 0 else -math.inf
-        return _Trial(log_noise, excess, abs(excess) <= _WINDOW * tolerance, Calibration(noise, spent))
+        return _Trial(math.log(noise), excess, abs(excess) <= _WINDOW * tolerance, Calibration(noise, spent))
 
     # Walk from the start, in growing steps, until the answer lies between `too_little` and `enough`.
-    trial = attempt(math.log(start))
+    trial = attempt(start)
     too_little = enough = None
     step = min(abs(trial.excess), math.log(2))
     while not trial.is_answer:
@@ -80,21 +88,23 @@ def smallest_noise(
             if trial.found.noise_multiplier < _SMALLEST_NOISE:
                 return trial.found
         if too_little and enough:
-            return _close_in(attempt, too_little, enough)
-        trial = attempt(trial.log_noise + math.copysign(step, trial.excess))
+            return _close_in(attempt, too_little, enough, digits)
+        trial = attempt(math.exp(trial.log_noise + math.copysign(step, trial.excess)))
         step *= 2
     return trial.found
 
 
-def _close_in(attempt: Callable[[float], _Trial], too_little: _Trial, enough: _Trial) -> Calibration:
+def _close_in(attempt: Callable[[float], _Trial], too_little: _Trial, enough: _Trial, digits: int) -> Calibration:
     """Regula falsi between two trials, in the Illinois variant: an end that stays twice in a row counts half."""
     low_weight = high_weight = 1.0
-    while enough.log_noise - too_little.log_noise > _NOISE_TOLERANCE:
+    while (below := next_below(enough.found.noise_multiplier, digits)) > too_little.found.noise_multiplier:
         low, high = too_little.excess * low_weight, enough.excess * high_weight
         middle = (too_little.log_noise + enough.log_noise) / 2
         if math.isfinite(low) and math.isfinite(high):
             middle = (too_little.log_noise * high - enough.log_noise * low) / (high - low)
-        trial = attempt(middle)
+        # Of the multipliers between the two there is at least one, and this is one of them, whatever exp rounds to.
+        above = math.nextafter(too_little.found.noise_multiplier, math.inf)
+        trial = attempt(min(max(math.exp(middle), above), below))
         if trial.is_answer:
             return trial.found
         if trial.excess > 0:

@@ -12,6 +12,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy.assumptions import curve_assumptions
 from odp_taskbuilder.privacy.budget import mechanism_of, smallest_noise
+from odp_taskbuilder.privacy.rounding import stated_epsilon
 
 
 class CurveVariable(enum.Enum):
@@ -83,5 +84,7 @@ def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop
     points = []
     for value in values.tolist():
         at_value = dataclasses.replace(spec, **{variable.value: value})
-        points.append(CurvePoint(value, mechanism_of(at_value).epsilon(at_value.noise_multiplier)))
+        mechanism = mechanism_of(at_value)
+        epsilon = mechanism.epsilon(at_value.noise_multiplier)
+        points.append(CurvePoint(value, stated_epsilon(epsilon, mechanism.digits, spec.target_epsilon)))
     return PrivacyCurve(variable, spec, tuple(points), curve_assumptions(spec))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import sys
 from typing import Callable
 
@@ -19,13 +20,15 @@ from dp_accounting import DpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfC
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from odp_taskbuilder.privacy.calibration import Calibration, smallest_noise
+from odp_taskbuilder.privacy.calibration import MAX_NOISE_DIGITS, Calibration, smallest_noise
 
 # The grid of the existing task builder, dp_accounting's default.
 REFERENCE_GRID = 1e-4
 _GRIDS = (1e-2, 1e-3, REFERENCE_GRID)
 # What still finer grids may take off an epsilon, as a share of it, when refining stops.
 _GRID_TOLERANCE = 1e-4
+# An epsilon is stated with no more significant digits than this, and with no fewer than that.
+_MOST_DIGITS, _FEWEST_DIGITS = 6, 2
 # Losses that one round is spread over, at most. The library takes four seconds for as many.
 _MAX_GRID_POINTS = 2**19
 # Epsilons above this protect nobody and are not worth a sharp bound.
@@ -68,6 +71,25 @@ class SampledGaussian:
 
     accountant = "dp_accounting's privacy loss distributions (pessimistic connect-the-dots), add or remove one client"
 
+    @property
+    def digits(self) -> int:
+        """The significant digits of a stated epsilon: in steps ten times what rounding errors move it by, at most 6.
+
+        >>> [SampledGaussian(0.001, rounds, 1 / 3e6).digits for rounds in (10, 1000, 100_000)]
+        [6, 5, 3]
+        """
+        return max(_FEWEST_DIGITS, min(_MOST_DIGITS, self.resolved_digits - 1))
+
+    @property
+    def resolved_digits(self) -> int:
+        """The significant digits of an epsilon that two machines agree on, but for the last.
+
+        Their deltas differ by up to rounds * 2.2e-16 (measured, with and without fused multiply-add in the C library), a quarter of the
+        allowance. As a share, epsilon moves by 1 / log(1 / delta) of what delta moves by, or up to ten times that where it is small.
+        """
+        share = self.rounds * _ROUNDING / (self.delta * max(1.0, -math.log(self.delta)))
+        return max(_FEWEST_DIGITS, math.floor(-math.log10(share)))
+
     def epsilon(self, noise_multiplier: float) -> float:
         """An upper bound of the epsilon that all rounds together spend.
 
@@ -104,12 +126,14 @@ class SampledGaussian:
     def reference_epsilon(self, noise_multiplier: float) -> float:
         """The epsilon that the existing task builder reports: on its grid, without an allowance for rounding errors.
 
-        These can bring it below the true value: by 1e-7 of it at delta 1/3,000,000, by 3e-5 at delta 1e-9 and 1000 rounds.
+        These can bring it below the true value: by 1e-7 of it at delta 1/3,000,000, by 3e-5 at delta 1e-9 and 1000 rounds. It has
+        `resolved_digits` significant digits.
         """
         return self._loss_distribution_epsilon(REFERENCE_GRID, noise_multiplier, self.delta)
 
     def smallest_noise(self, target_epsilon: float) -> Calibration:
-        """The smallest noise multiplier whose epsilon is at most the target, and that epsilon.
+        """The smallest noise multiplier whose epsilon is at most the target, and that epsilon. It has at most 6 significant digits, and
+        where rounding errors move epsilon more than that, fewer.
 
         The search runs on the coarsest grid. A finer one certifies its result, and where that takes more than 0.01 % off epsilon,
         the search goes on there. The noise is safe whichever grid it came from.
@@ -121,11 +145,12 @@ class SampledGaussian:
         bound = functools.lru_cache(maxsize=None)(self.epsilon_on)
         # So much below the target that `epsilon` stays within it, too, on whichever grid it stops.
         goal = target_epsilon * (1 - _GRID_TOLERANCE)
-        found = smallest_noise(functools.partial(bound, _GRIDS[0]), goal)
+        digits = min(MAX_NOISE_DIGITS, self.resolved_digits)
+        found = smallest_noise(functools.partial(bound, _GRIDS[0]), goal, digits=digits)
         for grid in _GRIDS[1:]:
             if _is_settled(found.epsilon, bound(grid, found.noise_multiplier)):
                 break
-            found = smallest_noise(functools.partial(bound, grid), goal, start=found.noise_multiplier)
+            found = smallest_noise(functools.partial(bound, grid), goal, start=found.noise_multiplier, digits=digits)
         return Calibration(found.noise_multiplier, _refined(bound, found.noise_multiplier))
 
     def _event(self, noise_multiplier: float) -> DpEvent:

@@ -40,6 +40,9 @@ class TreeAggregation:
 
     accountant = "Renyi differential privacy of one tree, replace a client's contributions by none"
 
+    # Of a stated epsilon: rounding errors move it by 1e-15 of it.
+    digits = 6
+
     def epsilon(self, noise_multiplier: float) -> float:
         """An upper bound of the epsilon that all rounds together spend, at a noise multiplier > 0. Takes milliseconds."""
         event = SingleEpochTreeAggregationDpEvent(noise_multiplier / self.contributions, [self.rounds])

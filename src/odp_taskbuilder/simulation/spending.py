@@ -8,6 +8,7 @@ from typing import Optional
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy import mechanism_of
 from odp_taskbuilder.privacy.assumptions import pace
+from odp_taskbuilder.privacy.rounding import stated_epsilon
 
 # Accounting takes a second or so: a run is not to spend its time on it.
 _MAX_UPDATES = 10
@@ -44,4 +45,5 @@ class PrivacySpending:
     def _epsilon(self, rounds: int) -> Optional[float]:
         if self._spec is None:
             return None
-        return mechanism_of(dataclasses.replace(self._spec, rounds=rounds)).epsilon(self._spec.noise_multiplier)
+        mechanism = mechanism_of(dataclasses.replace(self._spec, rounds=rounds))
+        return stated_epsilon(mechanism.epsilon(self._spec.noise_multiplier), mechanism.digits)

@@ -54,8 +54,8 @@ def epsilons_of_other_machines(task, noise):
     """The smallest and the largest epsilon that the accountant can have found elsewhere, whichever exp and log its C library has.
 
     Composing multiplies a power of the transform by itself, which carries the rounding of its base as many times over as there are rounds. Two
-    machines then differ by up to rounds * 2.2e-16 in delta: 0.7 times that is the largest difference measured, in the settings of
-    scripts/check-processors and between an Intel and an AMD processor.
+    machines are taken to differ by up to rounds * 2.2e-16 in delta. The largest difference seen is 0.7 times that: 2.11e-5 of the epsilon at
+    1000 rounds of 2000 clients, delta 1e-9 and noise 1, on a processor without AVX-512, the C library without AVX2 and FMA.
     """
     accountant = dp_accounting.pld.PLDAccountant(value_discretization_interval=REFERENCE_GRID)
     accountant.compose(event(task, noise))

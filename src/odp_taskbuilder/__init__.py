@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from odp_taskbuilder.config import TaskSpec as TaskSpec
     from odp_taskbuilder.config import load_config as load_config
     from odp_taskbuilder.config import parse_config as parse_config
-    from odp_taskbuilder.config import resolve as resolve
+    from odp_taskbuilder.config import resolve as resolve  # type: ignore[no-redef]
     from odp_taskbuilder.config.build_options import BuildOptions as BuildOptions
     from odp_taskbuilder.inspection.diff import diff as diff
     from odp_taskbuilder.inspection.inspect import inspect as inspect

@@ -96,7 +96,7 @@ def input_digests(saved_model: Path, task_config: LoadedConfig) -> dict[str, str
       errors.ModelError: there is no model, or a file of it cannot be read.
     """
     try:
-        digests = manifest.digest_directory(files.require_saved_model(saved_model), "saved_model")
+        digests = manifest.digest_directory(files.require_saved_model(pathlib.Path(saved_model)), "saved_model")
     except OSError as error:
         raise errors.ModelError(
             f"The model in {os.fspath(saved_model)} cannot be read: {error.filename}: {error.strerror}.",

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors, sandbox
 from odp_taskbuilder.artifacts import artifact_set, directory, manifest, phone_fit, plan_reader, tasks
 from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.base.stages import Stage, unannounced
+from odp_taskbuilder.build import BuildResult, build_tasks
 from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.build_options import BuildOptions
@@ -50,7 +50,7 @@ def build_sandboxed(
     overwrite: bool = False,
     stage: Stage = unannounced,
     network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
-) -> pipeline.BuildResult:
+) -> BuildResult:
     """Builds as `build.build` does, with the same arguments, result and errors, but loads the model in a sandbox only.
 
     With `options.trust_model` the sandbox is all that stands between the model and this machine.
@@ -80,7 +80,7 @@ def build_sandboxed(
             (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
             written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests)
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
-    return pipeline.BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
+    return BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
 
 
 def _runtime_notices(staging: pathlib.Path, options: BuildOptions) -> Iterable[str]:
@@ -119,7 +119,7 @@ def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, A
     """
     loaded = LoadedConfig(task_builder_pb2.TaskConfig.FromString(base64.b64decode(task_config)))
     build_options = BuildOptions(**{**options, "resolve": ResolveOptions(**options["resolve"])})
-    built = pipeline.build_tasks(saved_model, loaded, build_options, digests={})
+    built = build_tasks(saved_model, loaded, build_options, digests={})
     artifacts = pathlib.Path(DIRECTORY)
     artifacts.mkdir()
     built.artifacts.write_files(artifacts)

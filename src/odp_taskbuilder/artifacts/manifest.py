@@ -102,7 +102,7 @@ def digest_directory(directory: Union[str, os.PathLike], name: str) -> dict[str,
 
 def make_manifest(directory: Union[str, os.PathLike], *, form: str, inputs: Mapping[str, str]) -> Manifest:
     """The manifest of the files that are in a directory now. Raises OSError."""
-    files = {entry.name: digest_file(entry.path) for entry in os.scandir(directory) if entry.name != artifact_set.MANIFEST}
+    files = {entry.name: digest_file(entry.path) for entry in os.scandir(os.fspath(directory)) if entry.name != artifact_set.MANIFEST}
     versions = {}
     for distribution in _VERSIONED:
         try:

@@ -123,7 +123,7 @@ def _client_only_plan(source: wire.Source, fields: list[wire.Field], what: str) 
     return PlanFile(source, what, plan, graphs, _tflite(source, _single(fields, _CLIENT_PLAN_TFLITE, what), what))
 
 
-def _description(message_class: type, source: wire.Source, fields: list[wire.Field], large: set[int], what: str):
+def _description(message_class: Any, source: wire.Source, fields: list[wire.Field], large: set[int], what: str) -> Any:
     """Parses the message without its large fields."""
     parts, begin = [], 0
     for field in fields:

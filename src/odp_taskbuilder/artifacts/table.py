@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import google_crc32c
 
@@ -52,7 +53,7 @@ class Table:
         if index.end - index.start > _MAX_INDEX_BYTES:
             raise self._corrupt("its index is too large")
         self._check(index)
-        self.blocks = []
+        self.blocks: list[Any] = []
         for entry in self._entries(index):
             block, _ = self._handle(entry.start, entry.end)
             # Ascending and disjoint: nothing is read twice.

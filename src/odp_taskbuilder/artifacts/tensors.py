@@ -83,13 +83,13 @@ def checkpoint_bytes(specs: Iterable[TensorSpec]) -> Optional[int]:
 class _Counter:
     """A file that only counts what is written to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.num_bytes = 0
 
     def write(self, data: bytes) -> None:
         self.num_bytes += len(data)
 
 
-def _zeros(spec: TensorSpec):
+def _zeros(spec: TensorSpec) -> Any:
     # Pages of zeros that are never written to take no memory.
     return lambda: np.zeros(spec.shape, spec.dtype)

@@ -19,7 +19,7 @@ def keyword_only(cls: _Class) -> _Class:
 
     Every class of options with a boolean has it. Type checkers see the positional constructor; calling it raises TypeError.
     """
-    positional = cls.__init__
+    positional = cls.__init__  # type: ignore[misc]
 
     @functools.wraps(positional)
     def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it is one

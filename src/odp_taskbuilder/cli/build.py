@@ -9,8 +9,9 @@ import click
 from click.core import ParameterSource
 from google.protobuf import json_format, text_format
 
-from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import build_request, errors
+from odp_taskbuilder.build import BuildResult
+from odp_taskbuilder.build import build as build_here
 from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.build_options import BuildOptions
@@ -132,7 +133,7 @@ def command(
         return
     if trust_model:
         options.note_trusted_model("with the rights of the sandbox" if sandbox else "with your rights")
-    build = _sandboxed_build() if sandbox else pipeline.build
+    build = _sandboxed_build() if sandbox else build_here
     result = build(
         saved_model,
         task_config,
@@ -163,7 +164,7 @@ def _refuse_options_without_effect() -> None:
         )
 
 
-def _sandboxed_build() -> Callable[..., pipeline.BuildResult]:
+def _sandboxed_build() -> Callable[..., BuildResult]:
     from odp_taskbuilder import sandbox, sandboxed_build
 
     output.note("In the sandbox:")
@@ -196,7 +197,7 @@ def _build_remotely(
     output.show(text_format.MessageToString(response), end="")
 
 
-def _document(result: pipeline.BuildResult) -> dict[str, Any]:
+def _document(result: BuildResult) -> dict[str, Any]:
     to_dict = {"preserving_proto_field_name": True}
     document = {
         "directory": str(result.directory),
@@ -216,7 +217,7 @@ def _document(result: pipeline.BuildResult) -> dict[str, Any]:
     return document
 
 
-def _print_text(result: pipeline.BuildResult) -> None:
+def _print_text(result: BuildResult) -> None:
     output.note(f"Success! The artifacts are in {result.directory}:")
     for name, digest in sorted(result.manifest.files.items()):
         output.note(f"  {name:32} {digest.size:>12,} bytes")

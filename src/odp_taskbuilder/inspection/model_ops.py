@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Optional, Union
 
-from odp_taskbuilder import build
 from odp_taskbuilder.base.stages import Stage, unannounced
+from odp_taskbuilder.build import build_tasks
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions
 from odp_taskbuilder.inspection.client_ops import ClientOps
@@ -42,7 +42,7 @@ def model_ops(
     )
     loaded = inputs.read_config(task_config, network)
     with inputs.local_model(saved_model, stage, network) as model:
-        built = build.build_tasks(model, loaded, options, stage=stage)
+        built = build_tasks(model, loaded, options, stage=stage)
         nodes = provenance.model_nodes(model)
     result = []
     for prefix, task in built.artifacts.tasks():

@@ -54,7 +54,7 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
     """
     rounds: dict[_Task, dict[int, dict[str, float]]] = {}
     for source in dict.fromkeys(sources):
-        found = collections.defaultdict(dict)
+        found: dict = collections.defaultdict(dict)
         for name, read in _files(source, wanted, network):
             match = _METRICS_FILE.search(name)
             if match and wanted.population in (None, match["population"]) and wanted.task_id in (None, int(match["task"])):

@@ -71,7 +71,8 @@ def write_starter_configs(
             destination.write_text(text, encoding="utf-8")
         except OSError as error:
             raise errors.StorageError(f"{destination} cannot be written: {error.strerror}.") from error
-    return WrittenConfigs(*texts, starter.metrics)
+    config_file, artifact_config_file = texts
+    return WrittenConfigs(config_file, artifact_config_file, starter.metrics)
 
 
 def starter_configs(model: ModelSpec, population_name: str, label_name: Optional[str] = None) -> StarterConfigs:
@@ -99,7 +100,7 @@ def starter_configs(model: ModelSpec, population_name: str, label_name: Optional
     ]
     for text in texts:
         config.resolve(config.parse_config(text))
-    return StarterConfigs(*texts, metrics)
+    return StarterConfigs(texts[0], texts[1], metrics)
 
 
 def guess_metrics(model: ModelSpec) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Callable
+from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def write_checkpoint(file: BinaryIO, tensors: Sequence[CheckpointTensor]) -> Non
     table.finish()
 
 
-def _fill_slice(slice_proto, rank: int) -> None:
+def _fill_slice(slice_proto: Any, rank: int) -> None:
     # An empty extent is the whole dimension.
     for _ in range(rank):
         slice_proto.extent.add()

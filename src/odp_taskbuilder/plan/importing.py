@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -57,7 +57,7 @@ def versioned_graph_def(graph: tf.Graph) -> tf.compat.v1.GraphDef:
     return graph_def
 
 
-def _binding_tensors(binding) -> list[str]:
+def _binding_tensors(binding: Any) -> list[str]:
     kind = binding.WhichOneof("binding")
     if kind == "tensor":
         return [binding.tensor.tensor_name]

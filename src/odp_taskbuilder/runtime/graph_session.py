@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 
@@ -66,6 +66,6 @@ def _reason(error: tf.errors.OpError) -> str:
     return " ".join(message.split())
 
 
-def metric_value(value) -> float:
+def metric_value(value: Any) -> float:
     """What the server publishes of a metric: its first element as a double (spec: plan.md, section 5.2)."""
     return float(value.ravel()[0]) if hasattr(value, "ravel") else float(value)

@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from odp_taskbuilder import build as pipeline
 from odp_taskbuilder import errors, sandboxed_build
 from odp_taskbuilder.artifacts import directory, tasks
+from odp_taskbuilder.build import build_tasks
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions
@@ -50,7 +50,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
             skip_flex_ops_check=options["skip_flex_ops_check"],
             artifact_only=options["artifact_only"],
         )
-        built = pipeline.build_tasks(saved_model, loaded, build_options, stage=stage)
+        built = build_tasks(saved_model, loaded, build_options, stage=stage)
         directory.save(
             built.artifacts, pathlib.Path(sandboxed_build.DIRECTORY), form=built.spec.form.value, inputs=built.inputs
         )

@@ -40,7 +40,7 @@ def test_a_config_without_faults_has_no_warnings():
         ("report_goal: 2000", "report_goal: 99", "federated_learning.learning_process.runtime_config.report_goal", "sums over 99 clients come close"),
         ("report_goal: 200 ", "report_goal: 2 ", "federated_learning.evaluation.report_goal", "sums over 2 clients come close"),
         ("report_goal: 200 ", "report_goal: 3000001 ", "federated_learning.evaluation.report_goal", "more clients than the population of 3000000"),
-        ("task_id: 1", "task_id: 7", "federated_learning.evaluation.source_training_task_id", "reads checkpoints of task 7"),
+        ("task_id: 1", "task_id: 7", "federated_learning.evaluation.source_training_task_id", "7 counts only with --source_training_task_id 7"),
         ("task_id: 1", 'task_id: 1 source_training_population: "q"', "federated_learning.evaluation.source_training_population", "reads checkpoints of q,"),
         ("task_id: 1", 'task_id: 1 checkpoint_selector: "every_25_hour"', "federated_learning.evaluation.checkpoint_selector", "looks back 24 hours"),
         ("report_goal: 2000", 'report_goal: 2000 example_selector_uri: "app://a"', "federated_learning.learning_process.runtime_config.example_selector_uri", "with it the URI has no effect"),

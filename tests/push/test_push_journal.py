@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from fakes.faults import FaultPlan, FaultyServer, Reply, json_reply
-from pushing import HASTY, artifact_only_task, save_artifacts, training_task
+from pushing import HASTY, artifact_only_task, evaluation_task, expected_content, save_artifacts, training_task
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.proto import task_pb2
@@ -161,19 +161,85 @@ def test_a_task_of_somebody_else_is_not_taken_for_ours(cloud, artifacts):
     other = training_task()
     other.total_iteration = 99
     assert cloud.tasks._create("digits", other).status == 200
-    with pytest.raises(errors.TaskServerError, match="task 1 of the same kind, which is CREATED"):
+    with pytest.raises(
+        errors.TaskServerError, match="Population digits has training task 1, which is CREATED. .*: nothing was created."
+    ):
         _push(cloud, artifacts)
     assert not artifacts.with_name("digits.push.json").exists() or _journal(artifacts)["tasks"] == {}
     assert len(cloud.tasks.all_tasks()) == 1
+
+
+def _earlier_tasks(cloud, *tasks):
+    """Fills the population with tasks of a kind and a status each."""
+    for number, (kind, status) in enumerate(tasks, start=1):
+        task = task_pb2.Task(task_id=number, status=status, total_iteration=5)
+        getattr(task.info, f"{kind}_info").SetInParent()
+        cloud.tasks.tasks.setdefault("digits", []).append(task)
+
+
+def test_an_open_evaluation_is_noticed_before_anything_is_created_and_the_training_task_goes_alone(cloud, artifacts):
+    done, open_ = task_pb2.TaskStatus.COMPLETED, task_pb2.TaskStatus.OPEN
+    _earlier_tasks(cloud, ("training", done), ("evaluation", open_))
+    with pytest.raises(errors.TaskServerError) as failure:
+        _push(cloud, artifacts)
+    assert "Population digits has evaluation task 2, which is OPEN." in failure.value.message
+    assert f"`odp-task push --training_only {artifacts}`" in failure.value.next_step
+    assert not artifacts.with_name("digits.push.json").exists()
+    assert len(cloud.tasks.all_tasks()) == 2 and cloud.gcs.objects == {}
+
+    pushed = _push(cloud, artifacts, training_only=True)
+    assert {done.role for done in pushed} == {"training"}
+    assert [task.info.WhichOneof("info") for task in cloud.tasks.all_tasks()[2:]] == ["training_info"]
+    # The evaluation task follows when the other one has ended, and nothing is sent twice.
+    cloud.tasks.all_tasks()[1].status = done
+    sent = dict(cloud.gcs.objects)
+    _push(cloud, artifacts)
+    evaluation = cloud.tasks.all_tasks()[3]
+    assert evaluation.info.evaluation_info.training_task_id == 3
+    assert all(cloud.gcs.objects[key] is stored for key, stored in sent.items())
+    assert all(cloud.gcs.content(url) == content for url, content in expected_content(artifacts, evaluation).items())
+
+
+def test_all_that_is_in_the_way_is_told_at_once(cloud, artifacts):
+    created, open_ = task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN
+    _earlier_tasks(cloud, ("evaluation", open_), ("training", created))
+    with pytest.raises(errors.TaskServerError) as failure:
+        _push(cloud, artifacts)
+    assert "training task 2, which is CREATED. Population digits has evaluation task 1, which is OPEN." in failure.value.message
+    assert "--training_only" not in failure.value.next_step and "another population" in failure.value.next_step
+
+
+@pytest.mark.parametrize(("options", "source"), [({}, 8), ({"source_training_task_id": 5}, 5)])
+def test_the_evaluation_reads_the_checkpoints_of_the_training_task_that_is_created_with_it(cloud, artifacts, options, source):
+    _earlier_tasks(cloud, *[("training", task_pb2.TaskStatus.COMPLETED)] * 7)
+    _push(cloud, artifacts, **options)
+    training, evaluation = cloud.tasks.all_tasks()[7:]
+    assert (training.task_id, evaluation.task_id) == (8, 9)
+    assert evaluation.info.evaluation_info.training_task_id == source
+
+
+def test_an_evaluation_of_another_population_keeps_its_source(cloud, tmp_path):
+    task = evaluation_task()
+    task.info.evaluation_info.training_population_name = "letters"
+    task.info.evaluation_info.training_task_id = 4
+    _earlier_tasks(cloud, ("training", task_pb2.TaskStatus.COMPLETED))
+    _push(cloud, save_artifacts(tmp_path / "digits", evaluation=task))
+    assert cloud.tasks.all_tasks()[-1].info.evaluation_info.training_task_id == 4
+
+
+def test_options_about_tasks_that_are_not_there_are_refused(cloud, artifacts):
+    with pytest.raises(errors.UsageError, match="is for an evaluation task, and none is pushed"):
+        _push(cloud, artifacts, training_only=True, source_training_task_id=1)
+    assert cloud.tasks.all_tasks() == []
 
 
 def test_ids_beyond_many_earlier_tasks(cloud, artifacts):
     for number in range(1, 38):
         done = task_pb2.Task(task_id=number, status=task_pb2.TaskStatus.COMPLETED)
         cloud.tasks.tasks.setdefault("digits", []).append(done)
-    cloud.strike(FaultPlan("done_answer_lost", 12))
+    cloud.strike(FaultPlan("done_answer_lost", 12 + 37))
     _push(cloud, artifacts)
-    assert cloud.plan.log[12].method == "POST"
+    assert cloud.plan.log[12 + 37].method == "POST"
     assert [task.task_id for task in cloud.tasks.all_tasks()[37:]] == [38, 39]
     assert sum("create-task" in entry.path for entry in cloud.plan.log) == 2
 

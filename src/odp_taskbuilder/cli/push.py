@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 )
 @click.option("--impersonate_service_account", metavar="EMAIL", help="Act as this account; localhost needs no authentication.")
 @click.option("--resume", is_flag=True, help="Finish a push that was interrupted; the server is remembered.")
+@click.option(
+    "--training_only",
+    is_flag=True,
+    help="Push the training task; the evaluation task stays for a later push of the same directory.",
+)
+@click.option(
+    "--source_training_task_id",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Training task that the evaluation task reads checkpoints of.  [default: that of the same push]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace objects that hold something else.")
 @network_options
 @options.json_option
@@ -31,6 +42,8 @@ def command(
     task_management_server: Optional[str],
     impersonate_service_account: Optional[str],
     resume: bool,
+    training_only: bool,
+    source_training_task_id: Optional[int],
     overwrite: bool,
     network: Network,
     json_mode: bool,
@@ -39,6 +52,9 @@ def command(
 
     The server plan of a task goes last, because servers start nothing without it: a task is complete, or it is not started. Run
     the same command again after a failure; what is in its place already is not sent again.
+
+    A server has at most one active task of a kind (training, evaluation) in a population, and an evaluation usually stays open. All of
+    that is looked up before the first task is created.
 
     Artifacts that were built with destinations in the config (artifact_building) are only uploaded there; no task is created.
 
@@ -56,6 +72,8 @@ def command(
             login=auth.Login(impersonate_service_account=impersonate_service_account),
             overwrite=overwrite,
             resume=resume,
+            training_only=training_only,
+            source_training_task_id=source_training_task_id,
         ),
         network,
         notify=output.note,

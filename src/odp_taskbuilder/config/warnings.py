@@ -109,8 +109,8 @@ def _evaluation(task: spec.TaskSpec) -> Iterator[ConfigWarning]:
     elif evaluation.source_training_task_id != 1:
         yield ConfigWarning(
             f"{paths.EVALUATION}.source_training_task_id",
-            f"The evaluation reads checkpoints of task {evaluation.source_training_task_id}; the training task made with it is task 1 in a "
-            "population without earlier tasks.",
+            f"`odp-task push` has the evaluation read checkpoints of the training task that it creates with it; {evaluation.source_training_task_id} "
+            f"counts only with --source_training_task_id {evaluation.source_training_task_id}.",
         )
 
 

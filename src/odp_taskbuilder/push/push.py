@@ -41,12 +41,17 @@ class PushOptions:
       server: base URL of the task management server; None looks it up (locating.py).
       overwrite: replace objects that hold something else.
       resume: finish an earlier push; it is an error if there is none.
+      training_only: leave the evaluation task for a later push.
+      source_training_task_id: the training task whose checkpoints the evaluation task reads. None takes that of the same push, where its
+        config names this population; else what the config says.
     """
 
     server: Optional[str] = None
     login: auth.Login = auth.Login()
     overwrite: bool = False
     resume: bool = False
+    training_only: bool = False
+    source_training_task_id: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +117,10 @@ def _push_artifacts(
     deadline: deadlines.Deadline,
     notify: Notify,
 ) -> list[Pushed]:
-    if options.server or options.resume:
+    if options.server or options.resume or options.training_only or options.source_training_task_id is not None:
         raise errors.UsageError(
             "These artifacts were built with destinations in the config; no task is created for them.",
-            next_step="Leave out --task_management_server and --resume; running the command again is enough.",
+            next_step="Leave out the options about tasks; running the command again is enough.",
         )
     planned = artifact_files.uploads(tasks, {task.role: task.task for task in tasks}, in_buckets=False)
     stores: dict[bool, Store] = {}
@@ -162,13 +167,14 @@ class TaskGroupPush:
         deadline: deadlines.Deadline,
     ):
         self._directory = directory
-        self._tasks = tasks
+        self._tasks = _wanted(directory, tasks, options)
         self._digests = dict(digests)
         self._options = options
         self._network = network
         self._deadline = deadline
         self._journal: Optional[journals.Journal] = None
         self._stored: dict[str, task_pb2.Task] = {}
+        self._largest_id: Optional[int] = None
 
     @property
     def is_started(self) -> bool:
@@ -193,6 +199,35 @@ class TaskGroupPush:
         )
         self._store = open_store(_ANY_BUCKET, self._network, self._deadline)
         self._journal = self._continued(earlier, server, population)
+        self._require_no_other_active_task()
+
+    def _require_no_other_active_task(self) -> None:
+        """Looks at all kinds before the first task is created: one that is refused would leave the other as an orphan."""
+        missing = [artifacts for artifacts in self._tasks if artifacts.role not in self._journal.tasks]
+        if not missing:
+            return
+        self._largest_id = self._client.largest_task_id()
+        others = self._client.active_tasks([artifacts.task for artifacts in missing], self._largest_id)
+        if not others:
+            return
+        roles = {artifacts.task.info.WhichOneof("info"): artifacts.role for artifacts in missing}
+        in_the_way = {roles[other.info.WhichOneof("info")]: other for other in others}
+        population = self._client.population
+        sentences = [
+            f"Population {population} has {role} task {other.task_id}, which is {task_pb2.TaskStatus.Enum.Name(other.status)}."
+            for role, other in in_the_way.items()
+        ]
+        advice = "Wait until it has ended, finish it if its upload was interrupted, or use another population (odp-task build --population_name)."
+        if artifact_files.TRAINING not in in_the_way and len(self._tasks) > 1:
+            alone = push_command(self._directory, self._options.login, "--training_only")
+            advice = (
+                f"`{alone}` pushes the training task alone; the evaluation task can follow with the same command without --training_only. An "
+                f"evaluation may stay open for ever, as no task can be cancelled: another population (odp-task build --population_name) has none."
+            )
+        raise errors.TaskServerError(
+            f"{' '.join(sentences)} The server keeps to one active task of a kind in a population: nothing was created.",
+            next_step=advice,
+        )
 
     def _continued(self, earlier: Optional[journals.Journal], server: str, population: str) -> journals.Journal:
         """The journal to go on with: the earlier one when it is about the same push, a new one when that is complete."""
@@ -225,9 +260,13 @@ class TaskGroupPush:
             yield artifacts.role, task
 
     def _obtain(self, artifacts: artifact_files.TaskArtifacts) -> task_pb2.Task:
+        artifacts = dataclasses.replace(artifacts, task=self._with_source(artifacts))
         entry = self._journal.tasks.get(artifacts.role)
         if entry is None:
-            largest_id = self._client.largest_task_id()
+            # What was just looked up is good for the first task that is created.
+            largest_id, self._largest_id = self._largest_id, None
+            if largest_id is None:
+                largest_id = self._client.largest_task_id()
             self._journal.note_request(artifacts.role, largest_id)
             return self._create(artifacts, largest_id)
         if entry.task_id is None:
@@ -240,6 +279,20 @@ class TaskGroupPush:
                 f"Task {entry.task_id} of population {self._client.population} is {state} at {self._client.base_url}.",
                 next_step=f"To push these artifacts as new tasks, remove {self._journal.path}.",
             )
+        return task
+
+    def _with_source(self, artifacts: artifact_files.TaskArtifacts) -> task_pb2.Task:
+        """The task; an evaluation task with the training task whose checkpoints it is to read (spec: phone.md, S2)."""
+        if artifacts.role != artifact_files.EVALUATION:
+            return artifacts.task
+        task = task_pb2.Task()
+        task.CopyFrom(artifacts.task)
+        training = self._stored.get(artifact_files.TRAINING)
+        info = task.info.evaluation_info
+        if self._options.source_training_task_id is not None:
+            info.training_task_id = self._options.source_training_task_id
+        elif training is not None and info.training_population_name == self._client.population:
+            info.training_task_id = training.task_id
         return task
 
     def _create(self, artifacts: artifact_files.TaskArtifacts, largest_id: int) -> task_pb2.Task:
@@ -273,7 +326,7 @@ class TaskGroupPush:
 
     def failure(self, cause: errors.OdpTaskError) -> errors.TaskServerError:
         """What to tell the user of a push that stopped: why, which tasks are incomplete, and how to finish them."""
-        command = resume_command(self._directory, self._options.login)
+        command = resume_command(self._directory, self._options)
         return errors.TaskServerError(
             f"{cause}\n{self.describe()}",
             next_step=f"The server starts no incomplete task. Finish the push with: {command}",
@@ -284,11 +337,35 @@ class TaskGroupPush:
         return roles <= set(journal.tasks) and all(entry.is_complete for entry in journal.tasks.values())
 
 
-def resume_command(directory: pathlib.Path, login: auth.Login) -> str:
-    """What finishes the push of a directory, for those who are recognised by `login`."""
+def resume_command(directory: pathlib.Path, options: PushOptions) -> str:
+    """What finishes the push of a directory that was begun with such options."""
+    words = ["--resume", *(["--training_only"] if options.training_only else [])]
+    if options.source_training_task_id is not None:
+        words += ["--source_training_task_id", str(options.source_training_task_id)]
+    return push_command(directory, options.login, *words)
+
+
+def push_command(directory: pathlib.Path, login: auth.Login, *words: str) -> str:
+    """A push of a directory for those who are recognised by `login`."""
     account = login.impersonate_service_account
-    words = ["odp-task", "push", "--resume", str(directory), *(["--impersonate_service_account", account] if account else [])]
-    return shlex.join(words)
+    return shlex.join(
+        ["odp-task", "push", *words, str(directory), *(["--impersonate_service_account", account] if account else [])]
+    )
+
+
+def _wanted(
+    directory: pathlib.Path, tasks: Sequence[artifact_files.TaskArtifacts], options: PushOptions
+) -> Sequence[artifact_files.TaskArtifacts]:
+    """The tasks that a push is about. Raises UsageError if the options speak of others."""
+    roles = [task.role for task in tasks]
+    if options.training_only and artifact_files.TRAINING not in roles:
+        raise errors.UsageError(f"{directory} holds no training task.", next_step="Leave out --training_only.")
+    wanted = [task for task in tasks if task.role == artifact_files.TRAINING] if options.training_only else tasks
+    if options.source_training_task_id is not None and artifact_files.EVALUATION not in {task.role for task in wanted}:
+        raise errors.UsageError(
+            "--source_training_task_id is for an evaluation task, and none is pushed.", next_step="Leave it out."
+        )
+    return wanted
 
 
 def _describe(journal: journals.Journal) -> str:

@@ -8,6 +8,7 @@ beyond it tells whether the task exists. Only then is the request sent again.
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Sequence
 from typing import Optional
 
 import requests
@@ -25,8 +26,8 @@ _ACTIVE = (task_pb2.TaskStatus.CREATED, task_pb2.TaskStatus.OPEN)
 _MAX_CONNECTION_ATTEMPTS = 5
 _LARGEST_ID = 2**63 - 1
 _FAILED = "Failed to create tasks by task management service"
-# How many tasks of a population are looked at for one that is in the way.
-_LOOK_BACK = 8
+# How many tasks of a population are looked at for one that is in the way: each costs a request.
+_LOOK_BACK = 100
 
 # What a server has no reason to change in a task; it tells whether a task is the one that was sent.
 _IDENTIFYING = ("total_iteration", "min_aggregation_size", "max_aggregation_size", "min_client_version", "max_client_version")
@@ -121,7 +122,7 @@ class TaskManagementClient:
                 found = self.find_task_after(largest_id, task) if unclear else None
                 if found is not None:
                     return found
-                other = self._active_task_of_same_kind(task, largest_id)
+                other = next(iter(self.active_tasks([task], largest_id)), None)
                 if other is not None:
                     # That is the likely reason of the refusal, which the server gives as an internal error.
                     unclear = False
@@ -152,13 +153,22 @@ class TaskManagementClient:
             task_id += 1
         return None
 
-    def _active_task_of_same_kind(self, task: task_pb2.Task, largest_id: int) -> Optional[task_pb2.Task]:
-        """An earlier task because of which the server creates no other one."""
+    def active_tasks(self, tasks: Sequence[task_pb2.Task], largest_id: int) -> list[task_pb2.Task]:
+        """Earlier tasks because of which the server creates none of the kinds of `tasks`, in the order of these: it has at most one active
+        task of a kind in a population (spec: phone.md, S1). Looks at the last hundred tasks.
+
+        Raises:
+          errors.StorageError, errors.TaskServerError: see `get_task`.
+        """
+        found: dict[str, task_pb2.Task] = {}
+        kinds = [task.info.WhichOneof("info") for task in tasks]
         for task_id in range(largest_id, max(0, largest_id - _LOOK_BACK), -1):
+            if len(found) == len(set(kinds)):
+                break
             other = self.get_task(task_id)
-            if other is not None and other.status in _ACTIVE and other.info.WhichOneof("info") == task.info.WhichOneof("info"):
-                return other
-        return None
+            if other is not None and other.status in _ACTIVE and other.info.WhichOneof("info") in kinds:
+                found.setdefault(other.info.WhichOneof("info"), other)
+        return [found[kind] for kind in kinds if kind in found]
 
     def _second_active_task(self, other: task_pb2.Task) -> errors.TaskServerError:
         status = task_pb2.TaskStatus.Enum.Name(other.status)

@@ -90,7 +90,7 @@ def keep(work_dir: pathlib.Path, artifacts: pathlib.Path, login: auth.Login) -> 
 
 
 def _log_unfinished(artifacts: pathlib.Path, login: auth.Login) -> str:
-    command = push.resume_command(artifacts, login)
+    command = push.resume_command(artifacts, push.PushOptions(login=login))
     observability.log("unfinished push", level=logging.WARNING, command=command)
     return command
 

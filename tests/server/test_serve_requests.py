@@ -1,5 +1,6 @@
 """P15: whatever arrives at its port, the server answers with a status that fits, and goes on."""
 
+import concurrent.futures
 import contextlib
 import pathlib
 import random
@@ -161,6 +162,33 @@ def test_what_is_no_http_is_refused_or_hung_up_on(connection, junk):
     assert answer == b"" or answer.split(b" ", 2)[1] in (b"400", b"404", b"413", b"431", b"501"), answer
 
 
+_BUILD = b"POST /taskbuilder/v1:build-artifacts HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        _BUILD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        _BUILD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        _BUILD + b"transfer-encoding:chunked\r\nCONTENT-LENGTH:0\r\n",
+        _BUILD + b"Content-Length: 5\r\nTransfer-Encoding: \r\n",
+        _BUILD + b"Content-Length: 5\r\nTransfer-Encoding: identity\r\n",
+        _BUILD + b"Content-Length: 5\r\nTransfer-Encoding:\tchunked\r\n",
+        _BUILD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        _BUILD + b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        _BUILD.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        _BUILD.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ],
+    ids=range(11),
+)
+def test_a_body_that_ends_in_two_places_is_refused_and_nothing_behind_it_is_a_request(connection, head):
+    connection.sendall(head + b"\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = _answer(connection)
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answer
+    assert answer.count(b"Content-Length:") == 1
+
+
 def test_requests_in_one_packet_are_answered_in_turn(connection):
     connection.sendall(
         b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -239,6 +267,112 @@ def test_tokens(tmp_path):
         assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
         server.stop()
         assert not any("first-tok" in str(entry) or "second-tok" in str(entry) for entry in server.log)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A server that wants a token, and gives each request 60 seconds to arrive."""
+    root = tmp_path_factory.mktemp("guarded")
+    (root / "tokens.txt").write_text("first-token\n")
+    make_model(root / "models" / "digits")
+    places = ("--allow_read", str(root / "models"), "--allow_write", str(root / "out"), "--work_dir", str(root / "work"))
+    with running_server(*places, "--token_file", str(root / "tokens.txt"), env={"TMPDIR": str(root)}) as server:
+        server.settle()
+        server.root = root
+        server.request = build_request(root / "models" / "digits", config(folder=str(root / "out")))
+        server.address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        yield server
+
+
+def _milliseconds_of_probes(server, number: int) -> list[float]:
+    seconds = []
+    for i in range(number):
+        begin = time.perf_counter()
+        assert requests.get(f"{server.url}/{('healthz', 'ready')[i % 2]}", timeout=20).status_code in (200, 503)
+        seconds.append(1000 * (time.perf_counter() - begin))
+    return sorted(seconds)
+
+
+def test_probes_are_answered_while_a_thousand_connections_are_slow_and_large_bodies_arrive_without_a_token(guarded):
+    before = _resident_bytes(guarded)
+    body = bytes(15 << 20)
+    slow_heads = (b"", b"POST /taskbuilder/v1:build-artifacts HTTP/1.1\r\n", _BUILD + b"Content-Length: 1000\r\n\r\nab", b"GET /re")
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(60))
+        for i in range(1000):
+            connection = stack.enter_context(contextlib.closing(socket.create_connection(guarded.address, timeout=10)))
+            connection.sendall(slow_heads[i % len(slow_heads)])
+        url = f"{guarded.url}/taskbuilder/v1:build-artifacts"
+        answers = [pool.submit(requests.post, url, body, headers=PROTOBUF, timeout=60) for _ in range(60)]
+        while not all(answer.done() for answer in answers):
+            _milliseconds_of_probes(guarded, 10)
+            assert _resident_bytes(guarded) - before < 30 << 20
+            assert not list(guarded.root.glob("tmp*"))  # Where waitress keeps large bodies.
+        assert {answer.result().status_code for answer in answers} == {401}
+        latencies = _milliseconds_of_probes(guarded, 200)
+        print(f"p50 {latencies[99]:.1f} ms, p99 {latencies[197]:.1f} ms")
+    assert _resident_bytes(guarded) - before < 30 << 20
+    headers = {**PROTOBUF, "Authorization": "Bearer first-token"}
+    assert parsed(guarded.post(guarded.request, artifacts=True, headers=headers)).HasField("task_group")
+
+
+def test_more_connections_than_there_is_room_for_leave_room_for_probes(guarded):
+    with contextlib.ExitStack() as stack:
+        for _ in range(2500):
+            connection = stack.enter_context(contextlib.closing(socket.create_connection(guarded.address, timeout=10)))
+            connection.sendall(b"G")
+        assert requests.get(f"{guarded.url}/healthz", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/taskbuilder/v1:build-artifacts", "/healthz", "/ready", "/metrics", "/none", "//healthz"])
+@pytest.mark.parametrize("framing", ["length", "chunked", "expect"])
+def test_a_body_without_a_token_is_not_kept(guarded, path, framing):
+    before = _resident_bytes(guarded)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n".encode()
+    with contextlib.closing(socket.create_connection(guarded.address, timeout=10)) as connection:
+        if framing == "chunked":
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(15):
+                connection.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+            assert not list(guarded.root.glob("tmp*"))
+            connection.sendall(b"0\r\n\r\n")
+        else:
+            expect = b"Expect: 100-continue\r\n" if framing == "expect" else b""
+            connection.sendall(head + expect + b"Content-Length: 15728640\r\n\r\n")
+            if framing == "length":
+                connection.sendall(bytes(15 << 20))
+        connection.shutdown(socket.SHUT_WR)
+        answer = _answer(connection)
+    assert answer.split(b" ", 2)[1] == b"401", answer
+    assert _resident_bytes(guarded) - before < 10 << 20
+
+
+def test_large_bodies_at_once_are_bounded_and_the_rest_is_told_to_come_again(guarded):
+    """With a token; they are no requests, so that each is answered as soon as it is there."""
+    before = _resident_bytes(guarded)
+    headers = {**PROTOBUF, "Authorization": "Bearer first-token"}
+    path = b"/taskbuilder/v1:build-artifacts"
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-token\r\nContent-Length: 15728640\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(socket.create_connection(guarded.address, timeout=30))) for _ in range(12)]
+        for connection in connections:
+            connection.sendall(head)
+            connection.sendall(bytes((15 << 20) - 1))
+        for connection in connections:
+            connection.sendall(b"\0")
+        statuses = [int(_first_line(connection).split(b" ")[1]) for connection in connections]
+    assert set(statuses) == {400, 503}
+    assert 3 <= statuses.count(400) <= 4
+    assert _resident_bytes(guarded) - before < 100 << 20
+    # And what was held is free again.
+    response = guarded.post(guarded.request, artifacts=True, headers=headers)
+    assert parsed(response).HasField("task_group")
+    for _ in range(6):
+        assert requests.post(guarded.url + path.decode(), bytes(15 << 20), headers=headers, timeout=30).status_code == 400
+
+
+def _first_line(connection: socket.socket) -> bytes:
+    return connection.recv(65536).partition(b"\r\n")[0]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hmac
 import time
+import urllib.parse
 import uuid
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
 
 import flask
 import prometheus_client
@@ -25,7 +26,33 @@ from odp_taskbuilder.transport import session
 PROTOBUF = session.PROTOBUF
 # Clients that know no better name for protobuf, and those that name nothing, are served, too.
 _ACCEPTED_TYPES = (PROTOBUF, "application/protobuf", "application/octet-stream", "")
-_RETRY_AFTER_SECONDS = 10
+RETRY_AFTER_SECONDS = 10
+
+
+# Paths that are answered at all times and without a token.
+PROBES = ("/ready", "/healthz")
+
+
+class RequestHead(NamedTuple):
+    """What is known of a request before its body.
+
+    Attributes:
+      query: what stands behind the question mark.
+      headers: by name, as WSGI spells names (`X_GOOG_API_KEY`).
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+def may_have_a_body(tokens: Sequence[str], head: RequestHead) -> bool:
+    """Whether the body of a request is of interest: it is one for a build, and comes with a token where one is wanted."""
+    if head.method != "POST" or head.path not in (builder_client.BUILD_TASK_GROUP, builder_client.BUILD_ARTIFACTS):
+        return False
+    keys = urllib.parse.parse_qs(head.query).get("key", [""])
+    return not tokens or _is_authorized(tokens, head.headers.get("AUTHORIZATION", ""), head.headers.get("X_GOOG_API_KEY", ""), keys[0])
 
 
 def create_app(service: BuildService, metrics: observability.Metrics, tokens: Sequence[str] = ()) -> flask.Flask:
@@ -60,7 +87,9 @@ def create_app(service: BuildService, metrics: observability.Metrics, tokens: Se
     @app.before_request
     def authenticate() -> Optional[flask.Response]:
         flask.g.begin, flask.g.request_id = time.monotonic(), uuid.uuid4().hex
-        if tokens and flask.request.endpoint not in ("ready", "healthz") and not _is_authorized(tokens):
+        headers = flask.request.headers
+        given = (headers.get("Authorization", ""), headers.get("X-Goog-Api-Key", ""), flask.request.args.get("key", ""))
+        if tokens and flask.request.endpoint not in ("ready", "healthz") and not _is_authorized(tokens, *given):
             response = _refusal(401, "This server wants a token: Authorization: Bearer TOKEN, or X-Goog-Api-Key: TOKEN.")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
@@ -104,9 +133,9 @@ def _build(service: BuildService, metrics: observability.Metrics, *, artifacts_o
     try:
         response = service.handle(request, artifacts_only)
     except admission.Busy:
-        return _refusal(503, "All workers are busy and the queue is full.", _RETRY_AFTER_SECONDS)
+        return _refusal(503, "All workers are busy and the queue is full.", RETRY_AFTER_SECONDS)
     except admission.Closing:
-        return _refusal(503, "The server is shutting down.", _RETRY_AFTER_SECONDS)
+        return _refusal(503, "The server is shutting down.", RETRY_AFTER_SECONDS)
     result = "SUCCESS"
     if response.HasField("error_info"):
         result = task_builder_pb2.ErrorType.Enum.Name(response.error_info.error_type)
@@ -116,13 +145,9 @@ def _build(service: BuildService, metrics: observability.Metrics, *, artifacts_o
     return flask.Response(response.SerializeToString(), content_type=PROTOBUF)
 
 
-def _is_authorized(tokens: Sequence[str]) -> bool:
-    scheme, _, bearer = flask.request.headers.get("Authorization", "").partition(" ")
-    given = (
-        bearer if scheme.lower() == "bearer" else "",
-        flask.request.headers.get("X-Goog-Api-Key", ""),
-        flask.request.args.get("key", ""),
-    )
+def _is_authorized(tokens: Sequence[str], authorization: str, api_key: str, key: str) -> bool:
+    scheme, _, bearer = authorization.partition(" ")
+    given = (bearer if scheme.lower() == "bearer" else "", api_key, key)
     # Every comparison is made, and none of them stops at the first difference: time tells nothing about a token.
     matches = [hmac.compare_digest(one.encode(), token.encode()) for one in given for token in tokens]
     return any(matches)

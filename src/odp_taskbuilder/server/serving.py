@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors, sandbox
@@ -69,7 +69,7 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     metrics = observability.Metrics(places)
     with _deafness() as be_deaf, work_directory.opened(options.work_dir, service_options.login) as work_dir:
         service = build_service.BuildService(service_options, places, work_dir)
-        server = _http_server(options, app.create_app(service, metrics, tokens))
+        server = _http_server(options, app.create_app(service, metrics, tokens), tokens)
         service.start()
         with server.running():
             observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
@@ -98,13 +98,14 @@ def _log_protections() -> None:
     observability.log("sandbox", level=logging.WARNING if missing else logging.INFO, missing=missing)
 
 
-def _http_server(options: ServeOptions, application: object) -> http_server.HttpServer:
+def _http_server(options: ServeOptions, application: object, tokens: Sequence[str]) -> http_server.HttpServer:
     try:
         return http_server.HttpServer(
             application,
             options.host,
             options.port,
             max_builds=options.workers + options.queue,
+            tokens=tokens,
             max_request_bytes=options.max_request_bytes,
             request_seconds=options.request_seconds,
         )

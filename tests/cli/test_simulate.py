@@ -284,7 +284,7 @@ def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_pa
 
 
 def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monkeypatch):
-    def simulate(artifacts, options, on_round):
+    def simulate(artifacts, options, on_round, on_notice):
         epsilon = 1.234000001
         on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())

@@ -1,6 +1,7 @@
 """Tasks and clients to simulate with, made once."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from odp_taskbuilder.data.partitioned_dataset import partition_dataset
 from odp_taskbuilder.simulation import processes, simulate
+from odp_taskbuilder.simulation.round_options import RoundOptions
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,46 @@ def clients(tmp_path_factory) -> pathlib.Path:
     pytest.importorskip("sklearn")
     directory = tmp_path_factory.mktemp("data") / "clients"
     partition_dataset("digits", directory, strategy="iid", num_clients=50, test_fraction=0.2)
+    return directory
+
+
+@pytest.fixture
+def run(tasks, clients, tmp_path):
+    """Simulates a task; by default five rounds of ten clients. Returns (summary, run directory)."""
+
+    def run(
+        task="plain",
+        name="run",
+        rounds=5,
+        clients_per_round=10,
+        on_round=lambda report: None,
+        data=clients / "train",
+        artifacts=None,
+        skip_bad_clients=False,
+        on_notice=lambda notice: None,
+        **options,
+    ):
+        directory = tmp_path / name
+        round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients)
+        options = simulate.SimulationOptions(
+            data=str(data),
+            rounds=round_options,
+            evaluation_data=str(clients / "test"),
+            run_directory=directory,
+            **{"num_workers": 2, **options},
+        )
+        return simulate.simulate(artifacts or tasks / task / "digits", options, on_round, on_notice), directory
+
+    return run
+
+
+@pytest.fixture
+def eleven_clients(clients, tmp_path):
+    """Ten good clients, and room for `bad`."""
+    directory = tmp_path / "eleven"
+    directory.mkdir()
+    for path in sorted((clients / "train").iterdir())[:10]:
+        shutil.copy(path, directory)
     return directory
 
 

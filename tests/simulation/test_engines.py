@@ -2,6 +2,7 @@
 bits."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -18,7 +19,7 @@ from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.simulation import plan_rounds
 from odp_taskbuilder.simulation.deployment import load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
-from odp_taskbuilder.simulation.jobs import ClientSession, WriteClientCheckpoint
+from odp_taskbuilder.simulation.jobs import Cohort, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses
 from odp_taskbuilder.simulation.ray_engine import RayEngine
 
@@ -118,8 +119,8 @@ def test_children_end_with_their_parent_however_it_ends(number, tmp_path):
 
 
 @pytest.fixture
-def sessions(tasks, clients, tmp_path):
-    """What an engine for the digits task takes, and a function that makes three sessions whose partial sums go to a
+def cohorts(tasks, clients, tmp_path):
+    """What an engine for the digits task takes, and a function that makes a cohort of six clients whose partial sums go to a
     directory of their own."""
     deployment = load_deployment(tasks / "plain" / "digits", 1000, 24.0)
     tasks_by_id = {1: deployment.training}
@@ -130,14 +131,17 @@ def sessions(tasks, clients, tmp_path):
     def make(name):
         directory = tmp_path / name
         directory.mkdir()
-        pairs = [("client_00", "client_01"), ("client_02", "client_03"), ("client_04", "client_05")]
-        return [ClientSession(1, str(checkpoint), pair, str(directory / pair[0])) for pair in pairs]
+        client_ids = tuple(f"client_{number:02}" for number in range(6))
+        return Cohort(task_id=1, checkpoint=str(checkpoint), client_ids=client_ids, directory=str(directory))
 
     return make, tasks_by_id, {1: str(clients / "train")}
 
 
-def partials(sessions):
-    return [pathlib.Path(session.partial).read_bytes() for session in sessions]
+def outcome(result):
+    """What a cohort yields but for the time that it took, with the content of its partial sums."""
+    assert result.partials
+    partials = [pathlib.Path(partial).read_bytes() for partial in result.partials]
+    return partials, dataclasses.replace(result, partials=(), client_seconds=())
 
 
 def ray_workers(group):
@@ -158,23 +162,18 @@ def short_scratch():
         yield directory
 
 
-def test_ray_yields_the_same_bits_and_replaces_a_worker_that_dies(sessions, short_scratch, tmp_path):
+def test_ray_yields_the_same_bits_and_replaces_a_worker_that_dies(cohorts, short_scratch, tmp_path):
     pytest.importorskip("ray")
-    make, tasks_by_id, data = sessions
+    make, tasks_by_id, data = cohorts
     local = LocalEngine(tasks_by_id, data, 2, tmp_path)
-    expected = make("local")
-    expected_results = local.run(expected)
+    expected = outcome(local.run(make("local")))
     local.close()
     engine = RayEngine(tasks_by_id, data, 1, short_scratch)
     try:
-        found = make("first")
-        assert engine.run(found) == expected_results
-        assert partials(found) == partials(expected)
+        assert outcome(engine.run(make("first"))) == expected
         (worker,) = ray_workers(engine.driver_process_id)
         os.kill(worker, signal.SIGKILL)
-        found = make("second")
-        assert engine.run(found) == expected_results
-        assert partials(found) == partials(expected)
+        assert outcome(engine.run(make("second"))) == expected
         group = engine.driver_process_id
         assert ray_workers(group) != [worker]
         # Everything that Ray and its workers wrote is in the scratch directory.

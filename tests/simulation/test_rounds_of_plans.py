@@ -7,55 +7,13 @@ import shutil
 import build_tasks
 import numpy as np
 import pytest
+from runs import files, weights, write_client
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.data import examples, tfrecord
 from odp_taskbuilder.plan import checkpoint
-from odp_taskbuilder.simulation.round_options import RoundOptions
-from odp_taskbuilder.simulation.simulate import SimulationOptions, simulate
 
 FORMS = ("plain", "plain_daf")
-
-
-@pytest.fixture
-def run(tasks, clients, tmp_path):
-    """Simulates a task; by default five rounds of ten clients. Returns (summary, run directory)."""
-
-    def run(
-        task="plain",
-        name="run",
-        rounds=5,
-        clients_per_round=10,
-        on_round=lambda report: None,
-        data=clients / "train",
-        artifacts=None,
-        skip_bad_clients=False,
-        **options,
-    ):
-        directory = tmp_path / name
-        round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients)
-        options = SimulationOptions(
-            data=str(data),
-            rounds=round_options,
-            evaluation_data=str(clients / "test"),
-            run_directory=directory,
-            **{"num_workers": 2, **options},
-        )
-        return simulate(artifacts or tasks / task / "digits", options, on_round), directory
-
-    return run
-
-
-def files(root: pathlib.Path):
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def weights(directory, number):
-    with open_checkpoint(directory / f"digits/1/{number}/s/0/checkpoint") as opened:
-        names = [tensor.name for tensor in opened.tensors if tensor.name.startswith("server/global_model_weights/")]
-        assert len(names) == 4
-        return np.concatenate([opened.read(name).ravel() for name in sorted(names)])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -116,10 +74,6 @@ def test_noise_comes_from_the_plan(run):
     assert np.std(difference) == pytest.approx(np.sqrt(2) * 0.025, rel=0.08)
 
 
-def write_client(path, *features):
-    tfrecord.write_records(path, [examples.encode(values) for values in features])
-
-
 GOOD = {"x": np.zeros(64, np.float32), "y": np.array([1])}
 BAD_CLIENTS = {
     "no examples": (lambda path: path.write_bytes(b""), errors.UsageError, r"Client 'bad' \(.*bad.tfrecord\) has no examples"),
@@ -149,16 +103,6 @@ BAD_CLIENTS = {
         r"Client 'bad': .*bad.tfrecord is not a sound TFRecord file: record at byte 0",
     ),
 }
-
-
-@pytest.fixture
-def eleven_clients(clients, tmp_path):
-    """Ten good clients, and room for `bad`."""
-    directory = tmp_path / "eleven"
-    directory.mkdir()
-    for path in sorted((clients / "train").iterdir())[:10]:
-        shutil.copy(path, directory)
-    return directory
 
 
 # Without a data availability policy, so that clients without examples are drawn at all.

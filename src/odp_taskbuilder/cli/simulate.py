@@ -15,7 +15,7 @@ from odp_taskbuilder.metrics.run import short_name
 from odp_taskbuilder.privacy.rounding import rounded_up
 from odp_taskbuilder.simulation.evaluation_schedule import CheckpointChoice
 from odp_taskbuilder.simulation.round_options import RoundOptions
-from odp_taskbuilder.simulation.round_reports import RoundReport, Summary, TaskSummary
+from odp_taskbuilder.simulation.round_reports import CompiledShare, RoundReport, Summary, TaskSummary
 from odp_taskbuilder.simulation.sampling import Sampling
 from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simulate
 
@@ -49,9 +49,10 @@ _MAX_NAMED = 3
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    default="local",
+    default="auto",
     show_default=True,
-    help="ray: on a Ray cluster; tff: TFF itself, to compare.",
+    help="compiled: the client plan compiled by XLA, checked against the interpreter; local: the interpreter; auto: the faster "
+    "of both; ray: the interpreter on a Ray cluster; tff: TFF itself, to compare.",
 )
 @click.option("--saved_model", type=_DIRECTORY, help="What the artifacts were built from (--engine tff).")
 @click.option("--task_config", help="What the artifacts were built from (--engine tff).")
@@ -109,7 +110,7 @@ def command(
     """Run the tasks of a build: the very plans that phones and server would get, on the examples of simulated clients.
 
     ARTIFACTS is the directory that `odp-task build` wrote. Each round samples clients, runs the client plan on each in
-    TensorFlow Lite, aggregates and applies their updates with the server plan, and keeps checkpoint and metrics where a
+    TensorFlow Lite or compiled, aggregates and applies their updates with the server plan, and keeps checkpoint and metrics where a
     server would. The same command resumes an interrupted run.
 
     \b
@@ -143,6 +144,7 @@ def command(
             trust_model=trust_model,
         ),
         on_round=lambda report: _show_progress(report, rounds),
+        on_notice=output.note,
     )
     if json_mode:
         output.print_json(dataclasses.asdict(summary))
@@ -187,6 +189,8 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
             )
     if summary.rounds_without_effect:
         lines.append(f"  training rounds that left the model as it was: {summary.rounds_without_effect}")
+    if summary.compiled is not None:
+        lines.append(_compiled_line(summary.compiled))
     lines += _task_lines("training", summary.training)
     if summary.evaluation is not None:
         lines += _task_lines("evaluation", summary.evaluation)
@@ -199,6 +203,16 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     if run_dir is not None:
         lines.append(f"Show the metrics with: odp-task metrics {run_dir}")
     output.show("\n".join(lines))
+
+
+def _compiled_line(share: CompiledShare) -> str:
+    line = f"  compiled: {share.compiled} clients, in the interpreter: {share.interpreted}"
+    if share.worst is None:
+        return line
+    return (
+        f"{line}; {share.compared} ran in both ways, with a relative L2 difference of at most {share.worst.difference:.2g} "
+        f"({share.worst.tensor})"
+    )
 
 
 def _task_lines(name: str, task: TaskSummary) -> list[str]:

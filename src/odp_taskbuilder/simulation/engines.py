@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Callable, Protocol, Union
 
+from odp_taskbuilder import errors
 from odp_taskbuilder.simulation.deployment import DeployedTask
-from odp_taskbuilder.simulation.jobs import ClientSession, SessionResult, WorkerSetup
+from odp_taskbuilder.simulation.jobs import (
+    ClientSession,
+    Cohort,
+    CohortResult,
+    SessionResult,
+    TranslateTask,
+    WorkerSetup,
+    deal_evenly,
+    gathered,
+)
 from odp_taskbuilder.simulation.processes import ChildProcesses
+from odp_taskbuilder.simulation.round_reports import CompiledShare
+from odp_taskbuilder.simulation.sampling import generator
 
 if TYPE_CHECKING:
+    from odp_taskbuilder.simulation.compiled_worker import CompiledWorker
     from odp_taskbuilder.simulation.worker import ClientWorker
+
+# Clients of a round that run in both ways, of all workers together.
+_COMPARED_CLIENTS = 2
+# Until a run has so many clients, compiling takes longer than it can save: a plan's programs take some ten seconds.
+_MIN_COMPILED_CLIENTS = 1500
 
 
 class Engine(Protocol):
-    """Runs client sessions. What a session yields does not depend on who runs it, nor on what ran before."""
+    """Runs the clients of rounds. What a cohort yields does not depend on who runs it, nor on what ran before, beyond the rounding of
+    sums."""
 
-    def run(self, sessions: Sequence[ClientSession]) -> list[SessionResult]:
-        """Runs sessions of one round, all with the same checkpoint, and returns their results in order; their partial sums
-        are written then.
+    def run(self, cohort: Cohort) -> CohortResult:
+        """Runs the clients of one round; their partial sums are written then.
 
         Raises:
           OdpTaskError: as worker.ClientWorker, or a worker died time and again.
@@ -31,15 +52,16 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Worker processes on this machine."""
+    """Worker processes on this machine, each with TensorFlow Lite's interpreter."""
 
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: pathlib.Path):
         self._processes = ChildProcesses(
             "worker", functools.partial(_make_worker, tasks, data, str(scratch)), num_workers, scratch
         )
 
-    def run(self, sessions: Sequence[ClientSession]) -> list[SessionResult]:
-        return self._processes.run(sessions)
+    def run(self, cohort: Cohort) -> CohortResult:
+        sessions = deal_evenly(cohort)
+        return gathered(sessions, self._processes.run(sessions))
 
     def close(self) -> None:
         self._processes.close()
@@ -49,10 +71,196 @@ class LocalEngine:
         return self._processes.process_ids
 
 
+class CompiledEngine:
+    """Worker processes on this machine, one to a core, that run the client plan compiled by XLA (compiled.client_program).
+
+    A client goes to the worker that had it before, which may still hold its examples.
+
+    Attributes:
+      share: how many clients ran compiled.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[int, DeployedTask],
+        data: Mapping[int, str],
+        num_workers: int,
+        scratch: pathlib.Path,
+        *,
+        must_compile: bool,
+        on_notice: Callable[[str], None],
+    ):
+        """Starts the workers.
+
+        Args:
+          must_compile: a plan that cannot be compiled is an error; otherwise it runs in the interpreter, as does one for which that is
+            faster.
+          on_notice: told which way a task goes, and why.
+
+        Raises:
+          UsageError: JAX is not installed.
+        """
+        if not has_jax():
+            raise errors.UsageError("The engine `compiled` needs JAX.", next_step="pip install jax==0.4.13 jaxlib==0.4.13")
+        self.share = CompiledShare()
+        self._must_compile = must_compile
+        self._on_notice = on_notice
+        self._num_workers = num_workers
+        self._homes: dict[str, int] = {}
+        # Whether a task runs compiled; it is not here before its first cohort.
+        self._is_compiled: dict[int, bool] = {}
+        self._cohorts = 0
+        self._processes = ChildProcesses(
+            "worker",
+            functools.partial(_make_compiled_worker, tasks, data, num_workers, str(scratch)),
+            num_workers,
+            scratch,
+            preload=("odp_taskbuilder.simulation.compiled_worker",),
+        )
+
+    def run(self, cohort: Cohort) -> CohortResult:
+        """As Engine.
+
+        Raises:
+          UnsupportedOpsError: the client plan cannot be compiled, and must be.
+          ArtifactError: a client's compiled update is not the interpreter's.
+        """
+        self._cohorts += 1
+        first = cohort.task_id not in self._is_compiled
+        if first:
+            self._is_compiled[cohort.task_id] = self._can_compile(cohort)
+        if not self._is_compiled[cohort.task_id]:
+            sessions = deal_evenly(cohort)
+            results = self._processes.run(sessions)
+        else:
+            shares = self._deal(cohort.client_ids)
+            sessions = self._compiled_sessions(cohort, shares, timed=first and not self._must_compile)
+            results = self._processes.run(sessions, children=[position for position, share in enumerate(shares) if share])
+            if first and not self._must_compile:
+                self._keep_the_faster(cohort.task_id, results)
+        for result in results:
+            self.share.add(result)
+        return gathered(sessions, results)
+
+    def close(self) -> None:
+        self._processes.close()
+
+    @property
+    def process_ids(self) -> list[int]:
+        return self._processes.process_ids
+
+    def _can_compile(self, cohort: Cohort) -> bool:
+        (found,) = self._processes.run([TranslateTask(cohort.task_id, cohort.checkpoint)], children=[0])
+        if found is None:
+            return True
+        what = f"{found.op} in the subgraph {found.subgraph!r}: {found.reason}"
+        if self._must_compile:
+            raise errors.UnsupportedOpsError(
+                f"The client plan of task {cohort.task_id} cannot be compiled. {what}.",
+                ops={found.op: found.reason},
+                next_step="Run with --engine local, or --engine auto, which takes it where it must.",
+            )
+        self._on_notice(f"task {cohort.task_id} runs in the interpreter, as it cannot be compiled: {what}")
+        return False
+
+    def _compiled_sessions(self, cohort: Cohort, shares: Sequence[Sequence[str]], *, timed: bool) -> list[ClientSession]:
+        """One session for each worker, in each of which at least one client is compared: random ones, others in every round."""
+        digest = hashlib.sha256("\0".join(cohort.client_ids).encode()).digest()
+        rng = generator(int.from_bytes(digest[:8], "big"), "compared clients", self._cohorts)
+        busy = [share for share in shares if share]
+        each = -(-_COMPARED_CLIENTS // len(busy))
+        sessions = []
+        for number, share in enumerate(busy):
+            chosen = rng.choice(len(share), min(each, len(share)), replace=False)
+            compared = tuple(share[position] for position in chosen)
+            sessions.append(cohort.session(number, share, compiled=True, compared=compared, timed=timed))
+        return sessions
+
+    def _deal(self, client_ids: Sequence[str]) -> list[list[str]]:
+        """Shares of the same size up to one client, each client where it was before as far as that goes."""
+        shares: list[list[str]] = [[] for _ in range(self._num_workers)]
+        most = -(-len(client_ids) // self._num_workers)
+        homeless = []
+        for client_id in client_ids:
+            home = self._homes.get(client_id)
+            if home is None or len(shares[home]) == most:
+                homeless.append(client_id)
+            else:
+                shares[home].append(client_id)
+        for client_id in homeless:
+            smallest = min(range(self._num_workers), key=lambda position: len(shares[position]))
+            shares[smallest].append(client_id)
+            self._homes[client_id] = smallest
+        return shares
+
+    def _keep_the_faster(self, task_id: int, results: Sequence[SessionResult]) -> None:
+        compiled = [result.seconds_compiled for result in results if result.seconds_compiled is not None]
+        interpreted = [seconds for result in results for seconds in result.client_seconds]
+        if not compiled or not interpreted:
+            return
+        ratio = min(interpreted) / min(compiled)
+        self._is_compiled[task_id] = ratio > 1
+        way = "runs compiled" if ratio > 1 else "runs in the interpreter from now on"
+        self._on_notice(
+            f"task {task_id} {way}: a client takes {_milliseconds(min(compiled))} compiled, "
+            f"{_milliseconds(min(interpreted))} in the interpreter"
+        )
+
+
+def has_jax() -> bool:
+    return importlib.util.find_spec("jax") is not None and importlib.util.find_spec("jaxlib") is not None
+
+
+def make_auto_engine(
+    tasks: Mapping[int, DeployedTask],
+    data: Mapping[int, str],
+    num_workers: int,
+    scratch: pathlib.Path,
+    *,
+    clients: int,
+    on_notice: Callable[[str], None],
+) -> Union[LocalEngine, CompiledEngine]:
+    """The engine that is likely to be done first: compiled, unless the run is short.
+
+    Args:
+      clients: that the whole run has, about.
+      on_notice: told which it is, and why.
+    """
+    reason = None
+    if clients < _MIN_COMPILED_CLIENTS:
+        reason = f"{clients} clients are done before their plan is compiled"
+    elif not has_jax():
+        reason = "JAX is not installed"
+    if reason is not None:
+        on_notice(f"clients run in the interpreter: {reason}")
+        return LocalEngine(tasks, data, num_workers, scratch)
+    return CompiledEngine(tasks, data, num_workers, scratch, must_compile=False, on_notice=on_notice)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"
+
+
 def _make_worker(tasks: Mapping[int, DeployedTask], data: Mapping[int, str], scratch: str, position: int) -> ClientWorker:
     from odp_taskbuilder.simulation.worker import ClientWorker
 
+    return ClientWorker(WorkerSetup(tasks, data, str(_workers_directory(scratch, position))))
+
+
+def _make_compiled_worker(
+    tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str, position: int
+) -> CompiledWorker:
+    cores = sorted(os.sched_getaffinity(0))
+    if num_workers <= len(cores):
+        # The weights of a client stay in the caches of one core.
+        os.sched_setaffinity(0, {cores[position]})
+    from odp_taskbuilder.simulation.compiled_worker import CompiledWorker
+
+    return CompiledWorker(WorkerSetup(tasks, data, str(_workers_directory(scratch, position))))
+
+
+def _workers_directory(scratch: str, position: int) -> pathlib.Path:
     directory = pathlib.Path(scratch, f"worker_{position}")
     # A worker that died left its files; they are written again.
     directory.mkdir(exist_ok=True)
-    return ClientWorker(WorkerSetup(tasks, data, str(directory)))
+    return directory

@@ -6,10 +6,13 @@ Everything of size travels as files that both sides can read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.simulation.deployment import DeployedTask
 
 
@@ -28,6 +31,61 @@ class WorkerSetup:
     scratch: str
 
 
+@keyword_only
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """The clients of one round, all of which get the same checkpoint.
+
+    Attributes:
+      checkpoint: file that the clients download.
+      directory: for the partial sums of their updates.
+      skip_bad_clients: count a client that fails instead of failing with it.
+    """
+
+    task_id: int
+    checkpoint: str
+    client_ids: tuple[str, ...]
+    directory: str
+    skip_bad_clients: bool = False
+
+    def session(self, number: int, client_ids: Sequence[str], **options: Any) -> ClientSession:
+        """Some of the clients as the session of a number, which names its partial sum.
+
+        Args:
+          options: how they run, as ClientSession says.
+        """
+        return ClientSession(
+            task_id=self.task_id,
+            checkpoint=self.checkpoint,
+            client_ids=tuple(client_ids),
+            partial=f"{self.directory}/partial_{number}",
+            skip_bad_clients=self.skip_bad_clients,
+            **options,
+        )
+
+
+@keyword_only
+@dataclasses.dataclass(frozen=True)
+class CohortResult:
+    """What the clients of a round yield.
+
+    Attributes:
+      partials: files of partial sums, in the order in which they are merged.
+      reports: clients that reported.
+      update_bytes: size of all their updates together.
+      client_seconds: what each client took that ran in the interpreter, without what is around it.
+      oversized_examples: examples that are larger than phones take.
+    """
+
+    partials: tuple[str, ...]
+    reports: int
+    update_bytes: int
+    bad_clients: tuple[BadClient, ...] = ()
+    client_seconds: tuple[float, ...] = ()
+    oversized_examples: int = 0
+
+
+@keyword_only
 @dataclasses.dataclass(frozen=True)
 class ClientSession:
     """Clients whose updates are summed in one go.
@@ -36,6 +94,9 @@ class ClientSession:
       checkpoint: file that the clients download.
       partial: file to write the sum to.
       skip_bad_clients: count a client that fails instead of failing with it.
+      compiled: run them compiled; such as cannot be, in the interpreter.
+      compared: those of them that run in both ways.
+      timed: measure both ways.
     """
 
     task_id: int
@@ -43,6 +104,9 @@ class ClientSession:
     client_ids: tuple[str, ...]
     partial: str
     skip_bad_clients: bool = False
+    compiled: bool = False
+    compared: tuple[str, ...] = ()
+    timed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +128,29 @@ def named_after_client(error: errors.OdpTaskError, client_id: str, next_step: st
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A client that ran compiled and in the interpreter.
+
+    Attributes:
+      tensor: of the update, the one that differs most.
+      difference: L2 norm of its difference, relative to the tensor's.
+    """
+
+    client_id: str
+    tensor: str
+    difference: float
+
+
+@dataclasses.dataclass(frozen=True)
 class SessionResult:
     """Attributes:
     reports: clients that reported.
     update_bytes: size of all their updates together.
-    client_seconds: what each client took that ran, without what is around it.
+    client_seconds: what each client took that ran in the interpreter, without what is around it.
     oversized_examples: examples that are larger than phones take.
+    compiled: clients whose updates come from a compiled program.
+    comparisons: of clients that ran in both ways.
+    seconds_compiled: of a client, without compiling; None where it was not asked for.
     """
 
     reports: int
@@ -77,6 +158,26 @@ class SessionResult:
     bad_clients: tuple[BadClient, ...] = ()
     client_seconds: tuple[float, ...] = ()
     oversized_examples: int = 0
+    compiled: int = 0
+    comparisons: tuple[Comparison, ...] = ()
+    seconds_compiled: Optional[float] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslateTask:
+    """Find out whether a task's client plan can be compiled; yields an UntranslatedOp if not."""
+
+    task_id: int
+    checkpoint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class UntranslatedOp:
+    """The first operator of a client plan that cannot be compiled, where it stands, and why."""
+
+    op: str
+    subgraph: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,3 +198,32 @@ class ApplyPartials:
     server_checkpoint: str
     partials: tuple[str, ...]
     new_server_checkpoint: str
+
+
+# Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a
+# round, and it is fixed, since another grouping of the same sums would round differently.
+_MAX_SESSIONS = 16
+
+
+def deal_evenly(cohort: Cohort) -> list[ClientSession]:
+    """The sessions of a cohort for workers that add up as the server does, client by client."""
+    size = max(1, math.ceil(len(cohort.client_ids) / _MAX_SESSIONS))
+    return [
+        cohort.session(start // size, cohort.client_ids[start : start + size])
+        for start in range(0, len(cohort.client_ids), size)
+    ]
+
+
+def gathered(sessions: Sequence[ClientSession], results: Sequence[SessionResult]) -> CohortResult:
+    """What the sessions of a cohort yield together. A session without reports has no sum worth merging; its file goes."""
+    for session, result in zip(sessions, results):
+        if not result.reports:
+            os.unlink(session.partial)
+    return CohortResult(
+        partials=tuple(session.partial for session, result in zip(sessions, results) if result.reports),
+        reports=sum(result.reports for result in results),
+        update_bytes=sum(result.update_bytes for result in results),
+        bad_clients=tuple(client for result in results for client in result.bad_clients),
+        client_seconds=tuple(seconds for result in results for seconds in result.client_seconds),
+        oversized_examples=sum(result.oversized_examples for result in results),
+    )

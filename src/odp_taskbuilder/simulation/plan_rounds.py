@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,11 @@ from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
-from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, ClientSession, WriteClientCheckpoint
+from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses
 
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.worker import ServerWorker
-
-# Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a
-# round, and it is fixed, since another grouping of the same sums would round differently.
-_MAX_SESSIONS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,39 +89,32 @@ class PlanRounds:
         new_checkpoint = self._scratch / "server_checkpoint"
         require_checkpoint(server_checkpoint)
         self._server.run([WriteClientCheckpoint(task_id, str(server_checkpoint), str(client_checkpoint))])
-        sessions = self._sessions(task_id, client_checkpoint, client_ids)
-        results = self._engine.run(sessions)
-        partials = tuple(session.partial for session, result in zip(sessions, results) if result.reports)
-        (metrics,) = self._server.run([ApplyPartials(task_id, str(server_checkpoint), partials, str(new_checkpoint))])
-        for session in sessions:
-            os.unlink(session.partial)
+        result = self._engine.run(
+            Cohort(
+                task_id=task_id,
+                checkpoint=str(client_checkpoint),
+                client_ids=tuple(client_ids),
+                directory=str(self._scratch),
+                skip_bad_clients=self._skip_bad_clients,
+            )
+        )
+        (metrics,) = self._server.run([ApplyPartials(task_id, str(server_checkpoint), result.partials, str(new_checkpoint))])
+        for partial in result.partials:
+            os.unlink(partial)
         broadcast = len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size
         return RoundResult(
             metrics=metrics,
             new_checkpoint=new_checkpoint,
-            reports=sum(result.reports for result in results),
-            bad_clients=tuple(client for result in results for client in result.bad_clients),
-            communication=Communication(broadcast * len(client_ids), sum(result.update_bytes for result in results)),
-            client_seconds=tuple(seconds for result in results for seconds in result.client_seconds),
-            oversized_examples=sum(result.oversized_examples for result in results),
+            reports=result.reports,
+            bad_clients=result.bad_clients,
+            communication=Communication(broadcast * len(client_ids), result.update_bytes),
+            client_seconds=result.client_seconds,
+            oversized_examples=result.oversized_examples,
         )
 
     def close(self) -> None:
         self._engine.close()
         self._server.close()
-
-    def _sessions(self, task_id: int, client_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> list[ClientSession]:
-        size = max(1, math.ceil(len(client_ids) / _MAX_SESSIONS))
-        return [
-            ClientSession(
-                task_id=task_id,
-                checkpoint=str(client_checkpoint),
-                client_ids=tuple(client_ids[start : start + size]),
-                partial=str(self._scratch / f"partial_{start // size}"),
-                skip_bad_clients=self._skip_bad_clients,
-            )
-            for start in range(0, len(client_ids), size)
-        ]
 
 
 def _make_server(tasks: Mapping[int, DeployedTask], position: int) -> ServerWorker:

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 from odp_taskbuilder import errors
 
@@ -45,16 +45,25 @@ class ChildProcesses:
     A child that dies is replaced, and its job is done again. Making the handler is part of a child's first job.
     """
 
-    def __init__(self, name: str, make_handler: Callable[[int], Handler], count: int, scratch: pathlib.Path):
+    def __init__(
+        self,
+        name: str,
+        make_handler: Callable[[int], Handler],
+        count: int,
+        scratch: pathlib.Path,
+        *,
+        preload: Sequence[str] = (),
+    ):
         """Starts the children.
 
         Args:
           name: of their logs.
           make_handler: called in each child with its position; must be importable there, like every job and result.
           scratch: directory for what the children write to stdout and stderr. They remove it when the parent was killed.
+          preload: more modules to import before the first child is forked; no use once there are children.
         """
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+        self._context.set_forkserver_preload([*_PRELOADED, *preload])
         self._make_handler = make_handler
         self._name = name
         self._scratch = scratch
@@ -78,8 +87,11 @@ class ChildProcesses:
     def process_ids(self) -> list[int]:
         return [child.process.pid for child in self._children]
 
-    def run(self, jobs: Sequence[Any]) -> list[Any]:
+    def run(self, jobs: Sequence[Any], *, children: Optional[Sequence[int]] = None) -> list[Any]:
         """Does jobs, as many at a time as there are children.
+
+        Args:
+          children: position of the child that does each job; by default whichever is free.
 
         Returns:
           Their results in the order of the jobs.
@@ -88,7 +100,11 @@ class ChildProcesses:
           what a handler raises; that of the first job whose handler does. The children are not usable then.
           OdpTaskError: a job killed three children.
         """
-        waiting = list(range(len(jobs)))  # A heap: the first jobs come first, also when they are done again.
+        # Heaps: the first jobs come first, also when they are done again.
+        anyone = list(range(len(jobs))) if children is None else []
+        waiting = [anyone] * len(self._children) if children is None else [[] for _ in self._children]
+        for index, position in enumerate(children or ()):
+            waiting[position].append(index)
         deaths: collections.Counter[int] = collections.Counter()
         results: dict[int, Any] = {}
         busy: dict[int, int] = {}  # Position of the child to index of its job.
@@ -97,8 +113,8 @@ class ChildProcesses:
         needed = range(len(jobs))
         while not results.keys() >= set(needed):
             for position, child in enumerate(self._children):
-                if waiting and waiting[0] in needed and position not in busy:
-                    busy[position] = heapq.heappop(waiting)
+                if waiting[position] and waiting[position][0] in needed and position not in busy:
+                    busy[position] = heapq.heappop(waiting[position])
                     child.send(jobs[busy[position]])
             connections = {self._children[position].connection: position for position in busy}
             for ready in multiprocessing.connection.wait(list(connections)):
@@ -109,7 +125,7 @@ class ChildProcesses:
                 except (EOFError, OSError):
                     deaths[index] += 1
                     self._replace(position, jobs[index], deaths[index])
-                    heapq.heappush(waiting, index)
+                    heapq.heappush(waiting[position], index)
                     continue
                 if outcome == "raised":
                     failures[index] = value

@@ -15,12 +15,20 @@ import functools
 import importlib.util
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.simulation.deployment import DeployedTask
-from odp_taskbuilder.simulation.jobs import ClientSession, SessionResult, WorkerSetup
+from odp_taskbuilder.simulation.jobs import (
+    ClientSession,
+    Cohort,
+    CohortResult,
+    SessionResult,
+    WorkerSetup,
+    deal_evenly,
+    gathered,
+)
 from odp_taskbuilder.simulation.processes import MAX_DEATHS, ChildProcesses
 
 # Paths of sockets may have 107 bytes, of which Ray takes up to 65 below its directory.
@@ -43,8 +51,9 @@ class RayEngine:
         make_driver = functools.partial(_make_driver, dict(tasks), dict(data), num_workers, str(scratch))
         self._processes = ChildProcesses("ray", make_driver, 1, scratch)
 
-    def run(self, sessions: Sequence[ClientSession]) -> list[SessionResult]:
-        return self._processes.run([tuple(sessions)])[0] if sessions else []
+    def run(self, cohort: Cohort) -> CohortResult:
+        sessions = deal_evenly(cohort)
+        return gathered(sessions, self._processes.run([tuple(sessions)])[0] if sessions else [])
 
     def close(self) -> None:
         self._processes.close()

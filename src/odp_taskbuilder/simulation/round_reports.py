@@ -8,7 +8,7 @@ from typing import Callable, Optional
 
 from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
 from odp_taskbuilder.simulation.communication import Communication
-from odp_taskbuilder.simulation.jobs import BadClient
+from odp_taskbuilder.simulation.jobs import BadClient, Comparison, SessionResult
 
 REPORTS_METRIC = f"{PROGRESS_PREFIX}reports"
 # Set by the learning process when it leaves the model as it was (spec: metrics.md).
@@ -53,6 +53,29 @@ class TaskSummary:
     communication: Communication
 
 
+@dataclasses.dataclass
+class CompiledShare:
+    """How much of a run was compiled.
+
+    Attributes:
+      compiled, interpreted: clients that reported, by how they ran. The compared ones count as compiled.
+      compared: clients that ran in both ways.
+      worst: the comparison with the largest difference; None before the first.
+    """
+
+    compiled: int = 0
+    interpreted: int = 0
+    compared: int = 0
+    worst: Optional[Comparison] = None
+
+    def add(self, result: SessionResult) -> None:
+        self.compiled += result.compiled
+        self.interpreted += result.reports - result.compiled
+        self.compared += len(result.comparisons)
+        found = [comparison for comparison in (self.worst, *result.comparisons) if comparison is not None]
+        self.worst = max(found, key=lambda comparison: comparison.difference, default=None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """A run at its end.
@@ -66,6 +89,7 @@ class Summary:
       rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
       oversized_examples: examples of the clients run by this command that are larger than phones take.
       mean_client_seconds, max_client_seconds: what the client plan took of those clients; None where none was timed.
+      compiled: how much of this command's work the compiled engine did; None where it was not there.
     """
 
     population: str
@@ -81,6 +105,7 @@ class Summary:
     seconds: float
     mean_client_seconds: Optional[float]
     max_client_seconds: Optional[float]
+    compiled: Optional[CompiledShare] = None
 
 
 OnRound = Callable[[RoundReport], None]

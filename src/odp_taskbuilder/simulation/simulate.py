@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.keyword_only import keyword_only
@@ -25,8 +25,8 @@ from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.simulation import processes
-from odp_taskbuilder.simulation.deployment import Deployment, load_deployment
-from odp_taskbuilder.simulation.engines import LocalEngine
+from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment, load_deployment
+from odp_taskbuilder.simulation.engines import CompiledEngine, Engine, LocalEngine, make_auto_engine
 from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
 from odp_taskbuilder.simulation.ray_engine import RayEngine
 from odp_taskbuilder.simulation.round_options import RoundOptions
@@ -35,7 +35,7 @@ from odp_taskbuilder.simulation.rounds import Rounds
 from odp_taskbuilder.simulation.run_directory import RunDirectory
 from odp_taskbuilder.simulation.tff_rounds import TffRounds, TffSetup
 
-ENGINES = ("local", "ray", "tff")
+ENGINES = ("auto", "compiled", "local", "ray", "tff")
 # Files of the size of a checkpoint that may be there at a time: partial sums, updates, checkpoints.
 _SCRATCH_CHECKPOINTS = 40
 _MEMORY_FILE_SYSTEM = "/dev/shm"
@@ -64,7 +64,7 @@ class SimulationOptions:
     evaluation_data: Optional[str] = None
     run_directory: Optional[pathlib.Path] = None
     logdir: Optional[pathlib.Path] = None
-    engine: str = "local"
+    engine: str = "auto"
     num_workers: Optional[int] = None
     assumed_population: int = ASSUMED_POPULATION
     rounds_per_day: Optional[float] = None
@@ -74,7 +74,10 @@ class SimulationOptions:
 
 
 def simulate(
-    artifacts: Union[str, pathlib.Path], options: SimulationOptions, on_round: OnRound = lambda report: None
+    artifacts: Union[str, pathlib.Path],
+    options: SimulationOptions,
+    on_round: OnRound = lambda report: None,
+    on_notice: Callable[[str], None] = lambda notice: None,
 ) -> Summary:
     """Runs rounds of a task from its artifacts, as server and devices would.
 
@@ -83,6 +86,7 @@ def simulate(
     Args:
       artifacts: directory that `odp-task build` wrote.
       on_round: called with every round as it is finished.
+      on_notice: told which engine runs the clients, and why, in a line.
 
     Raises:
       OdpTaskError: see the subclasses for what can be wrong. Finished rounds are kept then, and the same call resumes.
@@ -100,9 +104,11 @@ def simulate(
         rounds = Rounds(deployment, data, evaluation_data, options.rounds, directory, on_round=on_round, logdir=options.logdir)
         stack.enter_context(directory.opened({**rounds.settings(), "oracle": options.engine == "tff"}))
         stack.callback(processes.stop_forkserver)
-        runner = _make_runner(deployment, options, scratch)
+        engine = None if options.engine == "tff" else _make_engine(deployment, options, scratch, on_notice)
+        runner = _make_runner(deployment, options, engine, scratch)
         stack.callback(runner.close)
-        return rounds.run(runner)
+        summary = rounds.run(runner)
+        return dataclasses.replace(summary, compiled=engine.share) if isinstance(engine, CompiledEngine) else summary
 
 
 def _pace(options: SimulationOptions) -> float:
@@ -119,28 +125,48 @@ def _pace(options: SimulationOptions) -> float:
     return options.rounds_per_day
 
 
-def _make_runner(deployment: Deployment, options: SimulationOptions, scratch: pathlib.Path) -> RoundRunner:
-    tasks = {task.task_id: task for task in (deployment.training, deployment.evaluation) if task is not None}
-    data = dict.fromkeys(tasks, options.data)
+def _make_engine(
+    deployment: Deployment, options: SimulationOptions, scratch: pathlib.Path, on_notice: Callable[[str], None]
+) -> Engine:
+    tasks, data = _tasks(deployment), _data(deployment, options)
+    num_workers = options.num_workers or available_processors()
+    if options.engine == "auto":
+        clients = round(options.rounds.rounds * options.rounds.clients_per_round * (1 + deployment.evaluation_share))
+        return make_auto_engine(tasks, data, num_workers, scratch, clients=clients, on_notice=on_notice)
+    if options.engine == "compiled":
+        return CompiledEngine(tasks, data, num_workers, scratch, must_compile=True, on_notice=on_notice)
+    return (RayEngine if options.engine == "ray" else LocalEngine)(tasks, data, num_workers, scratch)
+
+
+def _tasks(deployment: Deployment) -> dict[int, DeployedTask]:
+    return {task.task_id: task for task in (deployment.training, deployment.evaluation) if task is not None}
+
+
+def _data(deployment: Deployment, options: SimulationOptions) -> dict[int, str]:
+    """The data argument of each task's clients."""
+    data = {deployment.training.task_id: options.data}
     if deployment.evaluation is not None:
         data[deployment.evaluation.task_id] = options.evaluation_data or options.data
-    if options.engine == "tff":
-        if options.saved_model is None or options.task_config is None:
-            raise errors.UsageError(
-                "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
-            )
-        if options.rounds.skip_bad_clients:
-            raise errors.UsageError(
-                "--engine tff can skip no client.", next_step="Leave --skip_bad_clients out, or take another engine."
-            )
-        if not options.trust_model:
-            admission.require_admissible(options.saved_model)
-        _require_inputs(deployment, options.saved_model, options.task_config)
-        return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, data), scratch)
-    num_workers = options.num_workers or available_processors()
-    make_engine = RayEngine if options.engine == "ray" else LocalEngine
-    engine = make_engine(tasks, data, num_workers, scratch)
-    return PlanRounds(tasks, engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
+    return data
+
+
+def _make_runner(
+    deployment: Deployment, options: SimulationOptions, engine: Optional[Engine], scratch: pathlib.Path
+) -> RoundRunner:
+    if engine is not None:
+        return PlanRounds(_tasks(deployment), engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
+    if options.saved_model is None or options.task_config is None:
+        raise errors.UsageError(
+            "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
+        )
+    if options.rounds.skip_bad_clients:
+        raise errors.UsageError(
+            "--engine tff can skip no client.", next_step="Leave --skip_bad_clients out, or take another engine."
+        )
+    if not options.trust_model:
+        admission.require_admissible(options.saved_model)
+    _require_inputs(deployment, options.saved_model, options.task_config)
+    return TffRounds(TffSetup(deployment, options.saved_model, options.task_config, _data(deployment, options)), scratch)
 
 
 def _require_inputs(deployment: Deployment, saved_model: pathlib.Path, task_config: str) -> None:

@@ -35,15 +35,21 @@ from odp_taskbuilder.simulation.jobs import (
 
 
 class ClientWorker:
-    """Runs clients: the client plan in TensorFlow Lite for each, their updates into the server plan's aggregation."""
+    """Runs clients: the client plan in TensorFlow Lite for each, their updates into the server plan's aggregation.
+
+    Attributes:
+      tasks: by task id.
+      update_file: of the client that ran last.
+      seconds: that the clients of the session took, without what is around them.
+    """
 
     def __init__(self, setup: WorkerSetup):
         self._examples_file = os.path.join(setup.scratch, "examples.tfrecord")
-        self._update_file = os.path.join(setup.scratch, "update")
+        self.update_file = os.path.join(setup.scratch, "update")
         features = next(iter(setup.tasks.values())).features
         # Tasks of one deployment parse the same examples; usually they also have the same clients.
         opened = {text: open_client_data(text, features=features) for text in set(setup.data.values())}
-        self._clients = {task_id: _Clients(task, opened[setup.data[task_id]]) for task_id, task in setup.tasks.items()}
+        self.tasks = {task_id: TaskClients(task, opened[setup.data[task_id]]) for task_id, task in setup.tasks.items()}
 
     def __call__(self, session: ClientSession) -> SessionResult:
         """Runs a session.
@@ -54,26 +60,31 @@ class ClientWorker:
         """
         sizes: list[int] = []
         bad_clients: list[BadClient] = []
-        self._seconds: list[float] = []
+        self.begin()
+        self.tasks[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
+        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self.seconds), self._oversized)
+
+    def begin(self) -> None:
+        """Counts anew what a session counts."""
+        self.seconds: list[float] = []
         self._oversized = 0
-        self._clients[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
-        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self._seconds), self._oversized)
 
     def _updates(self, session: ClientSession, sizes: list[int], bad_clients: list[BadClient]) -> Iterator[str]:
         """Yields the update of one client after the other, in the same file."""
         for client_id in session.client_ids:
-            failure = self._run_client(session, client_id)
+            failure = self.run_client(session, client_id)
             if failure is None:
-                sizes.append(os.path.getsize(self._update_file))
-                yield self._update_file
+                sizes.append(os.path.getsize(self.update_file))
+                yield self.update_file
             elif session.skip_bad_clients:
                 bad_clients.append(BadClient(client_id, failure.message))
             else:
                 raise failure
 
-    def _run_client(self, session: ClientSession, client_id: str) -> Optional[errors.OdpTaskError]:
-        """Writes the client's update, or returns what is wrong with the client. Raises only what is not the client's fault."""
-        clients = self._clients[session.task_id]
+    def run_client(self, session: ClientSession, client_id: str) -> Optional[errors.OdpTaskError]:
+        """Writes the client's update to `update_file`, or returns what is wrong with the client. Raises only what is not the client's
+        fault."""
+        clients = self.tasks[session.task_id]
         where = f"Client {client_id!r} ({clients.data.location(client_id)})"
         try:
             examples = list(clients.data.examples(client_id))
@@ -85,18 +96,24 @@ class ClientWorker:
         self._oversized += sum(len(example) > MAX_EXAMPLE_BYTES for example in examples)
         start = time.monotonic()
         try:
-            clients.device.run(self._examples_file, session.checkpoint, self._update_file)
+            clients.device.run(self._examples_file, session.checkpoint, self.update_file)
         except errors.ArtifactError as error:
             misfit = first_misfit(examples, clients.features)
             if misfit is not None:
                 return named_after_client(errors.UsageError(f"{where}, {misfit}"), client_id)
             return named_after_client(errors.ArtifactError(f"{where}: {error.message}"), client_id)
-        self._seconds.append(time.monotonic() - start)
+        self.seconds.append(time.monotonic() - start)
         return None
 
 
-class _Clients:
-    """What running clients of one task needs."""
+class TaskClients:
+    """What running clients of one task needs.
+
+    Attributes:
+      device: runs the client plan.
+      aggregator: runs the server plan's part.
+      features: what the client plan parses.
+    """
 
     def __init__(self, task: DeployedTask, data: ClientData):
         self.device = client_runtime.ClientRuntime(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan))

@@ -1,0 +1,416 @@
+"""A worker process that runs clients in compiled programs, and asks the interpreter about some of them.
+
+Nothing is taken on trust. Of some clients of a session each tensor of the compiled update is compared with the interpreter's; that the
+server plan's aggregation adds updates up, so that their sum may take the place of all of them, is tried out on one of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Optional, Union
+
+import numpy as np
+import tensorflow as tf
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
+from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
+from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation.jobs import (
+    BadClient,
+    ClientSession,
+    Comparison,
+    SessionResult,
+    TranslateTask,
+    UntranslatedOp,
+    WorkerSetup,
+)
+from odp_taskbuilder.simulation.worker import ClientWorker, TaskClients
+
+# XLA reads it when it compiles its first program: a worker has one core.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1"]
+).strip()
+
+from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram  # noqa: E402
+from odp_taskbuilder.compiled.translation import Untranslatable  # noqa: E402
+
+# Relative L2 distance of a tensor of an update to the interpreter's.
+MAX_DIFFERENCE = 1e-5
+# A tensor may also differ by float32's resolution of the largest one of its update: it can be the small difference of large numbers.
+_RESOLUTION = 1e-7
+# Of what the server adds up: float32's, of sums of two.
+_MAX_SUM_DIFFERENCE = 1e-6
+# Parsed examples that a worker keeps for the next time that a client takes part.
+_MAX_CACHE_BYTES = 128 << 20
+# Serialized examples that are parsed at a time.
+_MAX_BLOCK_BYTES = 16 << 20
+_TIMED_CLIENTS = 64
+
+Examples = tuple[np.ndarray, ...]
+Tensors = Mapping[str, np.ndarray]
+
+
+class CompiledWorker:
+    """Runs sessions like ClientWorker, compiled where a session asks for it."""
+
+    def __init__(self, setup: WorkerSetup):
+        self.interpreter = ClientWorker(setup)
+        self.scratch = pathlib.Path(setup.scratch)
+        self.cache = _Cache()
+        self.tasks = {
+            task_id: _CompiledTask(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph, setup.data[task_id])
+            for task_id, task in setup.tasks.items()
+        }
+
+    def __call__(self, job: Union[ClientSession, TranslateTask]) -> Union[SessionResult, Optional[UntranslatedOp]]:
+        """Runs a session, or tells whether a task can be compiled.
+
+        Raises:
+          ArtifactError: a compiled update is not the interpreter's.
+          OdpTaskError: as ClientWorker.
+        """
+        if isinstance(job, TranslateTask):
+            return self.tasks[job.task_id].untranslated(_read(job.checkpoint))
+        return _CompiledSession(self, job).run() if job.compiled else self.interpreter(job)
+
+
+class _CompiledTask:
+    """What compiled sessions of a task share.
+
+    Attributes:
+      program: None where the plan cannot be followed from examples to batches.
+      data: the data argument, which tells clients of the same id apart.
+      adds_up: whether the server plan's aggregation of two updates is that of their sum; None while nobody knows.
+    """
+
+    def __init__(self, flatbuffer: bytes, data: str):
+        self.data = data
+        self.adds_up: Optional[bool] = None
+        self.program: Optional[ClientProgram] = None
+        self._untranslated: Optional[UntranslatedOp] = None
+        try:
+            self.program = ClientProgram(flatbuffer)
+        except Untranslatable as found:
+            self._untranslated = UntranslatedOp(found.op, found.subgraph, found.reason)
+
+    def untranslated(self, checkpoint: Tensors) -> Optional[UntranslatedOp]:
+        if self.program is not None:
+            try:
+                self.program.check(checkpoint)
+            except Untranslatable as found:
+                return UntranslatedOp(found.op, found.subgraph, found.reason)
+        return self._untranslated
+
+
+class _CompiledSession:
+    """One session under way."""
+
+    def __init__(self, worker: CompiledWorker, session: ClientSession):
+        self._worker = worker
+        self._interpreter = worker.interpreter
+        self._session = session
+        self._task = worker.tasks[session.task_id]
+        self._clients: TaskClients = worker.interpreter.tasks[session.task_id]
+        self._checkpoint = _read(session.checkpoint)
+        # Clients that the interpreter has to run: some are wild, of others it says what is wrong with them.
+        self._odd: list[str] = []
+        self._bad: list[BadClient] = []
+        self._comparisons: list[Comparison] = []
+        self._compiled = self._reports = 0
+        # Of all compiled updates, and of a single one without its integers, which take more bytes the larger they are.
+        self._integer_bytes = 0
+        self._file_bytes = 0
+        self._interpreted_bytes = 0
+        self._oversized = 0
+        worker.interpreter.begin()
+        self._compiled_seconds: Optional[float] = None
+        self._example_update: Optional[Tensors] = None
+
+    def run(self) -> SessionResult:
+        session = self._session
+        aggregate = self._clients.aggregator.aggregate_updates
+        if self._task.adds_up is False:
+            aggregate(self._one_by_one(), session.partial)
+            return self._result()
+        total = self._sum_of_compiled()
+        if self._example_update is None:
+            # None of the clients can be compiled.
+            return self._interpreter(session)
+        if self._task.adds_up is None:
+            self._task.adds_up = self._try_adding_up(self._example_update)
+            if not self._task.adds_up:
+                return _CompiledSession(self._worker, session).run()
+        for update in self._odd_updates():
+            _add(total, _read(update))
+        path = self._worker.scratch / "sum"
+        self._write_update(path, total)
+        aggregate([path], session.partial)
+        return self._result()
+
+    def _result(self) -> SessionResult:
+        return SessionResult(
+            reports=self._reports,
+            update_bytes=self._interpreted_bytes + self._compiled * self._file_bytes + self._integer_bytes,
+            bad_clients=tuple(self._bad),
+            compiled=self._compiled,
+            comparisons=tuple(self._comparisons),
+            seconds_compiled=self._compiled_seconds,
+            client_seconds=tuple(self._interpreter.seconds),
+            oversized_examples=self._oversized,
+        )
+
+    def _sum_of_compiled(self) -> dict[str, np.ndarray]:
+        """Adds up all clients that can be compiled, and compares some."""
+        session, program = self._session, self._task.program
+        total: dict[str, np.ndarray] = {}
+        for client_ids, clients in self._blocks():
+            sums = program.sums(self._checkpoint, clients)
+            wild = set(sums.wild)
+            _add(total, sums.tensors)
+            self._odd += [client_ids[position] for position in sums.wild]
+            tame = [position for position in range(len(clients)) if position not in wild]
+            self._compiled += len(tame)
+            self._integer_bytes += sums.integer_bytes
+            chosen = [position for position in tame if client_ids[position] in session.compared]
+            # One update must be seen, also where those that were to be compared are wild.
+            for position in chosen or tame[: self._example_update is None]:
+                self._compare(client_ids[position], clients[position])
+            if session.timed and self._compiled_seconds is None and tame:
+                self._compiled_seconds = self._time([clients[position] for position in tame[:_TIMED_CLIENTS]])
+        self._reports += self._compiled
+        return total
+
+    def _one_by_one(self) -> Iterator[pathlib.Path]:
+        """The updates of all clients, one after the other in a file: for aggregations that do more than add up."""
+        path = self._worker.scratch / "compiled_update"
+        for client_ids, clients in self._blocks():
+            for client_id, examples in zip(client_ids, clients):
+                sums = self._task.program.sums(self._checkpoint, [examples])
+                if sums.wild:
+                    self._odd.append(client_id)
+                    continue
+                if client_id in self._session.compared or self._example_update is None:
+                    self._compare(client_id, examples)
+                self._compiled += 1
+                self._integer_bytes += sums.integer_bytes
+                self._reports += 1
+                self._write_update(path, sums.tensors)
+                yield path
+        yield from self._odd_updates()
+
+    def _odd_updates(self) -> Iterator[pathlib.Path]:
+        for client_id in self._odd:
+            failure = self._interpreter.run_client(self._session, client_id)
+            if failure is None:
+                self._interpreted_bytes += os.path.getsize(self._interpreter.update_file)
+                self._reports += 1
+                yield pathlib.Path(self._interpreter.update_file)
+            elif self._session.skip_bad_clients:
+                self._bad.append(BadClient(client_id, failure.message))
+            else:
+                raise failure
+
+    def _compare(self, client_id: str, examples: Examples) -> None:
+        """Runs a client in both ways. Raises ArtifactError if its updates differ."""
+        own = self._task.program.sums(self._checkpoint, [examples])
+        failure = None
+        for _ in range(1 + self._session.timed):
+            failure = failure or self._interpreter.run_client(self._session, client_id)
+        if failure is not None:
+            raise errors.ArtifactError(
+                f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step=_LOCAL
+            )
+        update = _read(self._interpreter.update_file)
+        self._file_bytes = os.path.getsize(self._interpreter.update_file) - own.integer_bytes
+        self._comparisons.append(compared(client_id, own.tensors, update))
+        self._example_update = update
+
+    def _try_adding_up(self, update: Tensors) -> bool:
+        """Whether the aggregation of an update with itself is that of its double."""
+        aggregate = self._clients.aggregator.aggregate_updates
+        single, double, partial = (self._worker.scratch / name for name in ("single", "double", "tried"))
+        self._write_update(single, update)
+        self._write_update(double, {name: value + value for name, value in update.items()})
+        results = []
+        for updates in ([single, single], [double]):
+            aggregate(updates, partial)
+            results.append(_read(partial))
+        return not any(
+            _distance(results[1][name], value) > _MAX_SUM_DIFFERENCE * max(_norm(value), 1.0)
+            for name, value in results[0].items()
+        )
+
+    def _write_update(self, path: pathlib.Path, tensors: Tensors) -> None:
+        """Writes tensors under the names, in the dtypes and shapes of the plan's update."""
+        written = [
+            CheckpointTensor(
+                tensor.name,
+                tf.as_dtype(tensor.dtype).as_datatype_enum,
+                tensor.shape,
+                lambda tensor=tensor: tensors[tensor.name].astype(tensor.dtype),
+            )
+            for tensor in self._task.program.update(self._checkpoint)
+        ]
+        try:
+            with open(path, "wb") as file:
+                write_checkpoint(file, written)
+        except OSError as error:
+            raise errors.StorageError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def _time(self, clients: Sequence[Examples]) -> float:
+        """Seconds that a client takes, once its program is compiled."""
+        start = time.perf_counter()
+        self._task.program.sums(self._checkpoint, clients)
+        return (time.perf_counter() - start) / len(clients)
+
+    def _blocks(self) -> Iterator[tuple[list[str], list[Examples]]]:
+        """Yields clients with their parsed examples, as many at a time as fit. Clients that do not parse are put to the odd ones."""
+        client_ids: list[str] = []
+        found: list[Union[Examples, list[bytes]]] = []
+        size = 0
+        for client_id in self._session.client_ids:
+            entry = self._worker.cache.get((self._task.data, client_id))
+            if entry is not None:
+                kept, oversized = entry
+                self._oversized += oversized
+            else:
+                try:
+                    kept = list(self._clients.data.examples(client_id))
+                except errors.OdpTaskError:
+                    kept = []
+                if not kept:
+                    self._odd.append(client_id)
+                    continue
+                size += sum(map(len, kept))
+                self._oversized += _oversized(kept)
+            client_ids.append(client_id)
+            found.append(kept)
+            if size > _MAX_BLOCK_BYTES:
+                yield self._parsed(client_ids, found)
+                client_ids, found, size = [], [], 0
+        if client_ids:
+            yield self._parsed(client_ids, found)
+
+    def _parsed(
+        self, client_ids: Sequence[str], found: Sequence[Union[Examples, list[bytes]]]
+    ) -> tuple[list[str], list[Examples]]:
+        new = [(client_id, examples) for client_id, examples in zip(client_ids, found) if isinstance(examples, list)]
+        parsed = dict(zip((client_id for client_id, _ in new), self._parse([examples for _, examples in new])))
+        names, clients = [], []
+        for client_id, examples in zip(client_ids, found):
+            if isinstance(examples, list):
+                oversized = _oversized(examples)
+                examples = parsed[client_id]
+                if examples is None:
+                    self._odd.append(client_id)
+                    continue
+                self._worker.cache.put((self._task.data, client_id), examples, oversized)
+            names.append(client_id)
+            clients.append(examples)
+        return names, clients
+
+    def _parse(self, clients: Sequence[Sequence[bytes]]) -> list[Optional[Examples]]:
+        """Of each client the features of its examples, by the kernel that the plan names; None if they do not parse, or are so large
+        that TFLite's arithmetic counts."""
+        if not clients:
+            return []
+        features = self._task.program.features
+        serialized = [example for examples in clients for example in examples]
+        try:
+            columns = tf.io.parse_example(
+                serialized, {feature.name: tf.io.FixedLenFeature(feature.shape, feature.dtype) for feature in features}
+            )
+        except tf.errors.InvalidArgumentError:
+            if len(clients) == 1:
+                return [None]
+            return [result for examples in clients for result in self._parse([examples])]
+        ends = np.cumsum([len(examples) for examples in clients])[:-1]
+        split = [np.split(columns[feature.name].numpy(), ends) for feature in features]
+        return [examples if _is_tame(examples) else None for examples in zip(*split)]
+
+
+class _Cache:
+    """Parsed examples by client, and how many of them are oversized: the clients that took part last."""
+
+    def __init__(self) -> None:
+        self._entries: collections.OrderedDict[tuple[str, str], tuple[Examples, int]] = collections.OrderedDict()
+        self._num_bytes = 0
+
+    def get(self, key: tuple[str, str]) -> Optional[tuple[Examples, int]]:
+        if key not in self._entries:
+            return None
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def put(self, key: tuple[str, str], examples: Examples, oversized: int) -> None:
+        # Of its own, not a view of all that were parsed at the time.
+        examples = tuple(array.copy() for array in examples)
+        self._entries[key] = (examples, oversized)
+        self._num_bytes += sum(array.nbytes for array in examples)
+        while self._num_bytes > _MAX_CACHE_BYTES:
+            _, (oldest, _) = self._entries.popitem(last=False)
+            self._num_bytes -= sum(array.nbytes for array in oldest)
+
+
+def _oversized(examples: Sequence[bytes]) -> int:
+    return sum(len(example) > MAX_EXAMPLE_BYTES for example in examples)
+
+
+_LOCAL = "Run with --engine local, and report this: a translation of the compiled engine is wrong."
+
+
+def compared(client_id: str, own: Tensors, interpreted: Tensors) -> Comparison:
+    """Compares a client's update with the interpreter's.
+
+    Raises:
+      ArtifactError: a tensor differs; names the one that differs most.
+    """
+    if own.keys() != interpreted.keys():
+        odd = min(own.keys() ^ interpreted.keys())
+        raise errors.ArtifactError(f"Client {client_id!r}: only one of both updates holds {odd!r}.", next_step=_LOCAL)
+    largest = max((_norm(value) for value in interpreted.values() if value.ndim), default=0.0)
+    worst, tensor, worst_excess = 0.0, min(own), 0.0
+    for name, value in interpreted.items():
+        distance, norm = _distance(own[name], value), _norm(value)
+        allowed = MAX_DIFFERENCE * norm + (_RESOLUTION * largest if value.ndim else 0.0)
+        excess = distance / allowed if allowed else (np.inf if distance else 0.0)
+        if not excess <= worst_excess:
+            worst, tensor, worst_excess = (distance / norm if norm else distance), name, excess
+    if not worst_excess <= 1:
+        raise errors.ArtifactError(
+            f"Client {client_id!r}: the compiled update is not the interpreter's. {tensor} differs by {worst:.3g} of its L2 norm; "
+            f"{MAX_DIFFERENCE:g} is allowed.",
+            next_step=_LOCAL,
+        )
+    return Comparison(client_id, tensor, float(worst))
+
+
+def _norm(value: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ravel(value).astype(np.float64)))
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        return np.inf
+    return _norm(a.astype(np.float64) - b.astype(np.float64))
+
+
+def _is_tame(examples: Examples) -> bool:
+    return all(array.dtype.kind != "f" or bool(np.all(np.abs(array) < WILD_MAGNITUDE)) for array in examples)
+
+
+def _add(total: dict[str, np.ndarray], tensors: Tensors) -> None:
+    for name, value in tensors.items():
+        wide = value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+        total[name] = wide if name not in total else total[name] + wide
+
+
+def _read(path: Union[str, pathlib.Path]) -> dict[str, np.ndarray]:
+    with open_checkpoint(path) as checkpoint:
+        return {tensor.name: checkpoint.read(tensor.name) for tensor in checkpoint.tensors}

@@ -1,0 +1,23 @@
+"""What tests read of a run, and clients that they write."""
+
+import pathlib
+
+import numpy as np
+
+from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
+from odp_taskbuilder.data import examples, tfrecord
+
+
+def files(root: pathlib.Path):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def weights(directory, number):
+    with open_checkpoint(directory / f"digits/1/{number}/s/0/checkpoint") as opened:
+        names = [tensor.name for tensor in opened.tensors if tensor.name.startswith("server/global_model_weights/")]
+        assert len(names) == 4
+        return np.concatenate([opened.read(name).ravel() for name in sorted(names)])
+
+
+def write_client(path, *features):
+    tfrecord.write_records(path, [examples.encode(values) for values in features])

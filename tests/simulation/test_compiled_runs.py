@@ -1,0 +1,67 @@
+"""Runs whose clients are compiled: the numbers of the interpreter, the same for any number of workers, wild and bad clients included."""
+
+import numpy as np
+import pytest
+from runs import files, weights, write_client
+
+from odp_taskbuilder import errors
+
+pytest.importorskip("jax")
+PLAIN, PLAIN_DAF = "plain", "plain_daf"
+
+
+def server_metrics(task):
+    return {
+        name: value for name, value in task.metrics.items() if name.startswith(("server/", "communication/", "simulation/"))
+    }
+
+
+@pytest.mark.parametrize("form", [PLAIN, PLAIN_DAF])
+def test_compiled_rounds_are_those_of_the_interpreter_and_resume(form, run):
+    def interrupt(report):
+        if (report.task, report.number) == ("training", 3):
+            raise KeyboardInterrupt
+
+    expected, local = run(form, "local", engine="local")
+    summary, one = run(form, "one", engine="compiled", num_workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(form, "resumed", engine="compiled", num_workers=2, on_round=interrupt)
+    _, resumed = run(form, "resumed", engine="compiled", num_workers=2)
+    moved = np.linalg.norm(weights(local, 5) - weights(local, 0))
+    for number in range(1, 6):
+        wanted = weights(local, number)
+        assert np.linalg.norm(weights(one, number) - wanted) <= 1e-5 * moved
+        assert np.linalg.norm(weights(resumed, number) - weights(one, number)) <= 1e-6 * moved
+    assert files(one).keys() == files(resumed).keys() == files(local).keys()
+    for found, wanted in ((summary.training, expected.training), (summary.evaluation, expected.evaluation)):
+        assert server_metrics(found) == pytest.approx(server_metrics(wanted), rel=1e-5)
+        assert found.communication == wanted.communication
+    share = summary.compiled
+    # Five training rounds of ten clients, five evaluation rounds of two.
+    assert (share.compiled, share.interpreted, share.compared) == (60, 0, 20)
+    assert 0 < share.worst.difference < 1e-5 and share.worst.tensor.startswith("update/")
+    assert expected.compiled is None
+
+
+def test_wild_clients_run_in_the_interpreter_and_bad_ones_are_skipped(run, eleven_clients):
+    # Milliseconds where others have pixels; TFLite clamps what overflows, XLA does not.
+    for name, value in (("wild", 1.7e15), ("wilder", 1e30)):
+        write_client(eleven_clients / f"{name}.tfrecord", {"x": np.full(64, value, np.float32), "y": np.array([3])})
+    (eleven_clients / "empty.tfrecord").write_bytes(b"")
+    next(eleven_clients.glob("client_*")).unlink()
+    write_client(eleven_clients / "short.tfrecord", {"x": np.zeros(63, np.float32), "y": np.array([1])})
+    options = {"data": eleven_clients, "rounds": 1, "clients_per_round": 13, "skip_bad_clients": True}
+    reports = {"local": [], "compiled": []}
+    results = {}
+    for engine, found in reports.items():
+        results[engine] = run("unconditional", engine, engine=engine, on_round=found.append, **options)
+    local, compiled = weights(results["local"][1], 1), weights(results["compiled"][1], 1)
+    np.testing.assert_allclose(compiled, local, rtol=1e-5, atol=1e-6 * np.abs(local).max())
+    assert set(reports["compiled"][0].bad_clients) == set(reports["local"][0].bad_clients)
+    share = results["compiled"][0].compiled
+    assert {client.client_id for client in reports["local"][0].bad_clients} == {"empty", "short"}
+    # Two more clients are those of the evaluation round.
+    assert (share.interpreted, share.compiled) == (2, 9 + 2)
+    with pytest.raises(errors.OdpTaskError) as raised:
+        run("unconditional", "raises", engine="compiled", **{**options, "skip_bad_clients": False})
+    assert "--skip_bad_clients" in raised.value.next_step

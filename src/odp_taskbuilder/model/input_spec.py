@@ -7,14 +7,12 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional, Union
 
-from google.protobuf.message import DecodeError
-
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
 from odp_taskbuilder.scan import files
 
 from tensorflow.core.framework import types_pb2  # isort: skip
-from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2, struct_pb2  # isort: skip
+from tensorflow.core.protobuf import saved_object_graph_pb2, struct_pb2  # isort: skip
 
 # What a tf.train.Example stores of each dtype that a model may take. It has no int32: those travel as int64.
 STORED_AS = {"float32": "float32", "int64": "int64", "string": "string", "int32": "int64"}
@@ -68,11 +66,7 @@ def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
     Raises:
       errors.ModelError: the directory is missing, unreadable or holds something else.
     """
-    path = files.require_saved_model(path)
-    try:
-        saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    except (OSError, DecodeError) as error:
-        raise errors.ModelError(f"{path}: saved_model.pb cannot be read: {error}.") from error
+    saved_model = files.read_saved_model(files.require_saved_model(path))
     graph = (
         saved_model.meta_graphs[0].object_graph_def if saved_model.meta_graphs else saved_object_graph_pb2.SavedObjectGraph()
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Union
 
 import numpy as np
@@ -80,19 +81,22 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # noqa: BLE001 - TensorFlow raises whatever a broken file makes it stumble over.
         raise errors.ModelError(f"TensorFlow cannot load the model in {path}: {_first_line(error)}") from error
-    missing = [name for name in _MEMBERS if not hasattr(module, name)]
+    # Taken as the file set them, and then only through methods of TensorFlow's classes: an attribute of a loaded object may be a function
+    # of the file by the name of a method.
+    members = vars(module)
+    missing = [name for name in _MEMBERS if name not in members]
     if missing:
         raise errors.ModelError(
             f"The SavedModel in {path} is not a FunctionalModel: it has no {', '.join(missing)}.",
             next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
         )
     try:
-        trainable, non_trainable = _weights(module)
+        trainable, non_trainable = _weights(members)
         functional_model = tff.learning.models.FunctionalModel(
             initial_weights=(_specs(trainable), _specs(non_trainable)),
-            predict_on_batch_fn=_predict_on_batch(module),
-            loss_fn=_loss(module),
-            input_spec=_tensor_specs(module.serialized_input_spec),
+            predict_on_batch_fn=_predict_on_batch(members),
+            loss_fn=_loss(members),
+            input_spec=_tensor_specs(members["serialized_input_spec"]),
         )
     except errors.ModelError:
         raise
@@ -101,16 +105,31 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
     return LoadedModel(functional_model, trainable, non_trainable)
 
 
-def _weights(module: Any) -> tuple[tuple[tf.Variable, ...], tuple[tf.Variable, ...]]:
+def _genuine(value: Any, kind: type, name: str) -> Any:
+    """Returns `value`, an object of that class of TensorFlow's none of whose methods the file has replaced. Raises ValueError."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is a {type(value).__name__} where a {kind.__name__} was expected")
+    replaced = sorted(key for key in vars(value) if callable(getattr(type(value), key, None)))
+    if replaced:
+        raise ValueError(f"{name} has {', '.join(replaced)} of its own in place of TensorFlow's")
+    return value
+
+
+def _function(members: Mapping[str, Any], name: str) -> tf.types.experimental.ConcreteFunction:
+    return _genuine(members[name], tf.types.experimental.ConcreteFunction, name)
+
+
+def _weights(members: Mapping[str, Any]) -> tuple[tuple[tf.Variable, ...], tuple[tf.Variable, ...]]:
     # A SavedModel drops empty lists, `_weights` among them, so the grouping is taken from the signature of the forward pass.
-    (model_weights, *_), _ = module.predict_on_batch_training.structured_input_signature
+    (model_weights, *_), _ = _function(members, "predict_on_batch_training").structured_input_signature
     num_trainable, num_non_trainable = (len(tf.nest.flatten(group)) for group in model_weights)
     if num_trainable == 0:
         raise errors.ModelError(
             "The model has no trainable weights, so there is nothing to train.",
             next_step="Give the weights as the first element of initial_weights; in Keras, leave a layer trainable.",
         )
-    variables = tuple(tf.nest.flatten(module._weights))
+    found = enumerate(tf.nest.flatten(members["_weights"]))
+    variables = tuple(_genuine(variable, tf.Variable, f"weight {i}") for i, variable in found)
     if len(variables) != num_trainable + num_non_trainable:
         raise ValueError(f"{len(variables)} weights are saved, the forward pass takes {num_trainable + num_non_trainable}")
     return variables[:num_trainable], variables[num_trainable:]
@@ -120,21 +139,25 @@ def _specs(variables: tuple[tf.Variable, ...]) -> tuple[WeightSpec, ...]:
     return tuple(WeightSpec(tuple(v.shape), v.dtype.as_numpy_dtype) for v in variables)
 
 
-def _predict_on_batch(module: Any) -> Any:
-    output_specs = _tensor_specs(module.predict_on_batch_training_type_spec)
+def _predict_on_batch(members: Mapping[str, Any]) -> Any:
+    output_specs = _tensor_specs(members["predict_on_batch_training_type_spec"])
+    training_pass = _function(members, "predict_on_batch_training")
+    inference_pass = _function(members, "predict_on_batch_inference")
 
     @tf.function
     def predict_on_batch(model_weights, x, training):
-        function = module.predict_on_batch_training if training else module.predict_on_batch_inference
+        function = training_pass if training else inference_pass
         return _unflatten(function(model_weights=model_weights, x=x, training=training), output_specs)
 
     return predict_on_batch
 
 
-def _loss(module: Any) -> Any:
+def _loss(members: Mapping[str, Any]) -> Any:
+    flat_loss = _function(members, "loss")
+
     # Models saved by early releases have no type for the loss; it is one scalar.
     def loss(output, label, sample_weight=None):
-        flat = module.loss(output, label, sample_weight)
+        flat = flat_loss(output, label, sample_weight)
         return tf.nest.flatten(flat)[0]
 
     return loss
@@ -144,8 +167,9 @@ def _unflatten(flat: Any, specs: Any) -> Any:
     return flat if tf.is_tensor(flat) else tf.nest.pack_sequence_as(specs, tf.nest.flatten(flat))
 
 
-def _tensor_specs(serialized_type: tf.Variable) -> Any:
+def _tensor_specs(serialized_type: Any) -> Any:
     """Reads a TFF type that the model holds as a string variable; unnamed structs become tuples."""
+    serialized_type = _genuine(serialized_type, tf.Variable, "the serialized type of a member")
     proto_class = type(tff.types.serialize_type(tff.TensorType(np.int32)))
     tff_type = tff.types.deserialize_type(proto_class.FromString(serialized_type.numpy()))
     return tff.types.type_to_tf_tensor_specs(_with_containers(tff_type))

@@ -19,10 +19,9 @@ Uses proto/ and errors.py. Loading a model that passed is model/'s; running one 
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from typing import Union
-
-from google.protobuf import message
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
@@ -48,28 +47,38 @@ def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()
     findings = files.scan_directory(path, limits)
     if not (path / files.GRAPH_FILE).exists():
         # The findings say what TensorFlow would load instead.
-        return ScanReport(path, tuple(findings), {}, 0, 0)
-    saved_model = _parse(path, limits)
+        return ScanReport(path, tuple(findings), {}, frozenset(), 0, 0)
+    content = files.read_file(path, files.GRAPH_FILE, limits.graph_bytes)
+    problem = files.excess(path, files.GRAPH_FILE, content, saved_model_pb2.SavedModel, limits)
+    if problem is not None:
+        # Not even protobuf is to take it apart.
+        findings.append(Finding(files.GRAPH_FILE, "", "", problem))
+        return ScanReport(path, tuple(findings), {}, frozenset(), 0, 0)
+    saved_model = files.parse(path, files.GRAPH_FILE, content, saved_model_pb2.SavedModel)
+    if not saved_model.meta_graphs:
+        raise errors.ModelError(f"{path}: {files.GRAPH_FILE} holds no model.")
     if len(saved_model.meta_graphs) > 1:
         findings.append(Finding(files.GRAPH_FILE, "", "", f"{len(saved_model.meta_graphs)} meta graphs; a model has one"))
-    op_counts: dict[str, int] = {}
-    for meta_graph in saved_model.meta_graphs:
-        graph_scan = graph.scan_graph(meta_graph, limits)
-        findings += graph_scan.findings
-        findings += objects.scan_objects(meta_graph, limits)
-        for op, count in graph_scan.op_counts.items():
-            op_counts[op] = op_counts.get(op, 0) + count
+    # Of several the first; the others do not change the verdict any more.
+    meta_graph = saved_model.meta_graphs[0]
+    graph_scan = graph.scan_graph(meta_graph, content, limits)
+    findings += graph_scan.findings
+    findings += itertools.islice(objects.scan_objects(meta_graph, limits), limits.findings)
     variables_findings, variables_bytes = variables.scan_variables(path, limits)
     findings += variables_findings
-    if not findings and not any(
-        objects.is_functional_model(meta_graph.object_graph_def) for meta_graph in saved_model.meta_graphs
-    ):
+    if not findings and not objects.is_functional_model(meta_graph.object_graph_def):
         raise errors.ModelError(
             f"The SavedModel in {path} is not a FunctionalModel: its root lacks {' or '.join(objects.REQUIRED_MEMBERS)}.",
             next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
         )
-    num_functions = sum(len(meta_graph.graph_def.library.function) for meta_graph in saved_model.meta_graphs)
-    return ScanReport(path, tuple(findings), op_counts, num_functions, variables_bytes)
+    return ScanReport(
+        path,
+        tuple(findings[: limits.findings]),
+        graph_scan.op_counts,
+        graph_scan.reachable_functions,
+        len(meta_graph.graph_def.library.function),
+        variables_bytes,
+    )
 
 
 def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008 - frozen
@@ -89,14 +98,3 @@ def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits
         f"The model in {path} holds what no model needs, and was not loaded:\n" + "\n".join(lines),
         next_step="Save the model without these parts. If you trust its author with this machine, --trust_model loads it as it is.",
     )
-
-
-def _parse(path: pathlib.Path, limits: ScanLimits) -> saved_model_pb2.SavedModel:
-    content = files.read_file(path, files.GRAPH_FILE, limits.graph_bytes)
-    try:
-        saved_model = saved_model_pb2.SavedModel.FromString(content)
-    except message.DecodeError as error:
-        raise errors.ModelError(f"{path}: {files.GRAPH_FILE} is truncated or damaged: {error}.") from error
-    if not saved_model.meta_graphs:
-        raise errors.ModelError(f"{path}: {files.GRAPH_FILE} holds no model.")
-    return saved_model

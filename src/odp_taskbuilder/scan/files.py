@@ -11,15 +11,26 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import Union
+from typing import Optional, TypeVar, Union
 
+from google.protobuf import message
+
+import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
+from odp_taskbuilder.scan import wire
 from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
+
+from tensorflow.core.framework import graph_debug_info_pb2  # isort: skip
+from tensorflow.core.protobuf import saved_model_pb2  # isort: skip
 
 GRAPH_FILE = "saved_model.pb"
 INDEX_FILE = "variables/variables.index"
+# Where TensorFlow says which lines of Python nodes come from; its loader parses it too.
+_DEBUG_INFO_FILE = "debug/saved_model_debug_info.pb"
 # Formats that TensorFlow loads as well, and that are read by nobody else's scan.
 _OTHER_FORMATS = {"saved_model.pbtxt": "text", "saved_model.cpb": "chunked"}
+
+_Message = TypeVar("_Message", bound=message.Message)
 
 
 def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
@@ -65,6 +76,11 @@ def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
             findings.append(
                 Finding(printable(name), "", "", f"{status.st_size} bytes; at most {limits.graph_bytes} are accepted")
             )
+        elif name == _DEBUG_INFO_FILE:
+            content = read_file(path, name, limits.graph_bytes)
+            problem = excess(path, name, content, graph_debug_info_pb2.GraphDebugInfo, limits)
+            if problem is not None:
+                findings.append(Finding(name, "", "", problem))
         if name.startswith("assets/") and stat.S_ISREG(mode):
             findings.append(Finding(printable(name), "", "", "a model needs no assets"))
     return findings
@@ -81,6 +97,40 @@ def read_file(path: pathlib.Path, name: str, limit: int) -> bytes:
         if size > limit:
             raise errors.ModelError(f"{path}: {name} has {size} bytes; at most {limit} are read.")
         return file.read(limit)
+
+
+def read_saved_model(path: pathlib.Path, limits: ScanLimits = ScanLimits()) -> saved_model_pb2.SavedModel:  # noqa: B008 - frozen
+    """Parses saved_model.pb, of which no more is believed than that it is a message within the limits.
+
+    Raises:
+      errors.UntrustedModelError: the file holds more than the limits allow; nothing of it was parsed.
+      errors.ModelError: it cannot be read, or is damaged.
+    """
+    content = read_file(path, GRAPH_FILE, limits.graph_bytes)
+    problem = excess(path, GRAPH_FILE, content, saved_model_pb2.SavedModel, limits)
+    if problem is not None:
+        raise errors.UntrustedModelError(f"{path}: {GRAPH_FILE} holds {problem}.")
+    return parse(path, GRAPH_FILE, content, saved_model_pb2.SavedModel)
+
+
+def excess(path: pathlib.Path, name: str, content: bytes, kind: type[message.Message], limits: ScanLimits) -> Optional[str]:
+    """Says which limit the content of a file passes, a message of that kind, before it is parsed; None if it passes none.
+
+    Raises:
+      errors.ModelError: it is damaged.
+    """
+    try:
+        return wire.excess(content, kind.DESCRIPTOR, limits)
+    except ValueError as error:
+        raise errors.ModelError(f"{path}: {name} is truncated or damaged: {error}.") from error
+
+
+def parse(path: pathlib.Path, name: str, content: bytes, kind: type[_Message]) -> _Message:
+    """Parses the content of a file. Raises errors.ModelError if it is damaged."""
+    try:
+        return kind.FromString(content)
+    except message.DecodeError as error:
+        raise errors.ModelError(f"{path}: {name} is truncated or damaged: {error}.") from error
 
 
 def file_size(path: pathlib.Path, name: str) -> int:

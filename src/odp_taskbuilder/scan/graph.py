@@ -7,6 +7,7 @@ inlining, and loops that cannot end.
 from __future__ import annotations
 
 import collections
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -26,17 +27,28 @@ MAIN_GRAPH = "main graph"
 
 # Processors of this process, by index, or none in particular.
 _LOCAL_DEVICE = re.compile(r"(/job:localhost)?(/replica:\d+)?(/task:0)?(/device:)?((CPU|GPU|cpu|gpu):(\d+|\*))?")
-# What TensorFlow writes into calls of functions: how many processors of which kind there were, and how graphs are optimised.
-_CONFIG_FIELDS = {
-    "device_count",
-    "gpu_options",
-    "allow_soft_placement",
-    "graph_options",
-    "experimental",
-    "intra_op_parallelism_threads",
-    "inter_op_parallelism_threads",
-    "log_device_placement",
+# What TensorFlow writes into calls of functions: how many processors of which kind there were. Values that are messages may be there
+# without saying anything.
+_CONFIG_FIELDS = {"device_count", "gpu_options", "allow_soft_placement", "experimental", "log_device_placement"}
+_MAX_DEVICES = 64
+# Attributes of functions. Others have TensorFlow put one function in another's place (`api_implements`), or name functions.
+_FUNCTION_ATTRIBUTES = {
+    "_XlaMustCompile",
+    "_construction_context",
+    "_disable_call_shape_inference",
+    "_input_shapes",
+    "_noinline",
 }
+# How calls are run, as a text of its own format: TensorFlow leaves these empty.
+_CALL_SETTINGS = ("config", "executor_type")
+# Names of the functions that save and restore the variables. The loader gives functions new numbers, so a name counts without it.
+_CHECKPOINT_FUNCTIONS = ("__inference__traced_save", "__inference__traced_restore")
+# Names that TensorFlow has for operations, past and present; a library function of such a name would be run in their place.
+_OPERATION_NAME = re.compile(r"_{0,2}[A-Z][A-Za-z0-9>]*")
+# Gradients that TensorFlow names itself: the file's own, and those of functions that were saved without.
+_CUSTOM_GRADIENT = re.compile(rb"CustomGradient-\d+")
+# What makes a path of another.
+_TEXT_OPS = ("Identity", "ShardedFilename", "StringJoin")
 # The operand of a checkpoint operation that is the path.
 _PATH_OPERANDS = {"SaveV2": 0, "RestoreV2": 0, "MergeV2Checkpoints": 1, "ShardedFilename": 0}
 
@@ -54,51 +66,53 @@ _Calls = Mapping[str, "collections.Counter[str]"]
 class GraphScan(NamedTuple):
     findings: list[Finding]
     op_counts: Mapping[str, int]
+    reachable_functions: frozenset[str]
 
 
-def scan_graph(meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits) -> GraphScan:
-    """Scans the main graph and every function of the library."""
+def scan_graph(meta_graph: meta_graph_pb2.MetaGraphDef, content: bytes, limits: ScanLimits) -> GraphScan:
+    """Scans the main graph and every function of the library. `content` is the file that the meta graph was parsed from."""
     graph = meta_graph.graph_def
-    nodes = [graph.node, *(function.node_def for function in graph.library.function)]
-    for what, number, limit in (
-        ("functions", len(graph.library.function), limits.functions),
-        ("nodes", sum(map(len, nodes)), limits.nodes),
-        ("attributes", sum(len(node.attr) for body in nodes for node in body), limits.attributes),
-    ):
-        if number > limit:
-            return GraphScan([Finding("graph", "", "", f"{number} {what}; at most {limit} are accepted")], {})
-
-    scanner = _Scanner(meta_graph, limits)
+    scanner = _Scanner(meta_graph, content, limits)
     scanner.scan(MAIN_GRAPH, Place.MAIN_GRAPH, graph.node)
     names = {MAIN_GRAPH}
     for function in graph.library.function:
         name = function.signature.name
         if name in names:
             scanner.find(name, "", "", "two functions have this name")
+        if _OPERATION_NAME.fullmatch(name):
+            scanner.find(name, "", "", "is named like an operation, in whose place TensorFlow would run it")
         names.add(name)
         place = Place.CHECKPOINT_FUNCTION if name in scanner.checkpoint_functions else Place.FUNCTION
         scanner.scan(name, place, function.node_def)
         scanner.scan_function_attributes(function)
+    if graph.library.gradient:
+        scanner.find("graph", "", "", "a library with gradients in the older form, which no model needs")
     if scanner.constant_bytes > limits.constant_bytes:
         scanner.find(
             "graph", "", "", f"constants take {scanner.constant_bytes} bytes; at most {limits.constant_bytes} are accepted"
         )
-    scanner.findings += _scan_calls(graph, limits)
-    return GraphScan(scanner.findings, scanner.op_counts)
+    for findings in (sizes.scan_sizes(_bodies(graph), graph.library, limits), _scan_calls(graph, limits)):
+        scanner.findings += itertools.islice(findings, limits.findings)
+    reachable = frozenset(names - {MAIN_GRAPH} - scanner.checkpoint_functions)
+    return GraphScan(scanner.findings, scanner.op_counts, reachable)
 
 
 class _Scanner:
     """Goes through nodes and collects what it finds."""
 
-    def __init__(self, meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits):
+    def __init__(self, meta_graph: meta_graph_pb2.MetaGraphDef, content: bytes, limits: ScanLimits):
         self.findings: list[Finding] = []
         self.op_counts: collections.Counter = collections.Counter()
         self.constant_bytes = 0
-        self.checkpoint_functions = _checkpoint_functions(meta_graph)
+        self.checkpoint_functions = _checkpoint_functions(meta_graph, content)
+        self._gradients = {
+            gradient.registered_op_type.encode() for gradient in meta_graph.graph_def.library.registered_gradients
+        }
         self._limits = limits
 
     def find(self, function: str, node: str, op: str, reason: str) -> None:
-        self.findings.append(Finding(function, node, op, reason))
+        if len(self.findings) < self._limits.findings:
+            self.findings.append(Finding(function, node, op, reason))
 
     def scan(self, function: str, place: Place, nodes: Sequence[node_def_pb2.NodeDef]) -> None:
         """Scans the nodes of one function or of the main graph."""
@@ -111,10 +125,16 @@ class _Scanner:
             self.op_counts[node.op] += 1
             for reason in self._node_problems(node, place, by_name):
                 self.find(function, node.name, node.op, reason)
+        if place is Place.CHECKPOINT_FUNCTION:
+            for node in _with_paths_of_their_own(by_name):
+                reason = "saves or restores under a path of its own instead of the one that it is given"
+                self.find(function, node.name, node.op, reason)
 
     def scan_function_attributes(self, function: function_pb2.FunctionDef) -> None:
         name = function.signature.name
         for key, attr in function.attr.items():
+            if key not in _FUNCTION_ATTRIBUTES:
+                self.find(name, "", "", f"the function has the attribute {printable(key)!r}, which no model needs")
             for reason in self._attribute_problems(key, attr):
                 self.find(name, "", "", reason)
         for arg in function.arg_attr.values():
@@ -132,9 +152,12 @@ class _Scanner:
             yield f"is placed on the device {printable(node.device)!r}"
         if node.op == "Assert" and node.input and sizes.is_constant_false(node.input[0], nodes):
             yield "always fails"
-        if place is Place.CHECKPOINT_FUNCTION and node.op in _PATH_OPERANDS and not _is_given_its_path(node, nodes):
-            yield "saves or restores under a path of its own instead of the one that it is given"
-        yield from sizes.size_problems(node, nodes, self._limits)
+        gradient = node.attr["_gradient_op_type"].s if "_gradient_op_type" in node.attr else None
+        if gradient is not None and gradient not in self._gradients and not _CUSTOM_GRADIENT.fullmatch(gradient):
+            yield f"has the gradient {printable(gradient.decode(errors='replace'))!r}, which the file does not hold"
+        for key in _CALL_SETTINGS:
+            if "Call" in node.op and key in node.attr and node.attr[key].s:
+                yield f"sets {key}, which no model needs"
         for key, attr in node.attr.items():
             yield from self._attribute_problems(key, attr)
 
@@ -147,9 +170,11 @@ class _Scanner:
                 yield from _config_problems(attr.s)
         elif kind == "tensor":
             yield from self._tensor_problems(attr.tensor)
+        elif kind == "placeholder":
+            yield f"the attribute {printable(key)!r} stands for one that the caller gives; a model states its attributes"
         elif kind == "func":
-            for inner_key, inner in attr.func.attr.items():
-                yield from self._attribute_problems(inner_key, inner)
+            if attr.func.attr:
+                yield f"the attribute {printable(key)!r} passes attributes to the function that it names"
         elif kind == "list":
             values = attr.list
             if sum(len(field) for _, field in values.ListFields()) > self._limits.list_length:
@@ -159,9 +184,8 @@ class _Scanner:
                 yield f"the attribute {printable(key)!r} has more than {self._limits.attribute_bytes} bytes"
             for tensor in values.tensor:
                 yield from self._tensor_problems(tensor)
-            for function in values.func:
-                for inner_key, inner in function.attr.items():
-                    yield from self._attribute_problems(inner_key, inner)
+            if any(function.attr for function in values.func):
+                yield f"the attribute {printable(key)!r} passes attributes to the functions that it names"
 
     def _tensor_problems(self, tensor: tensor_pb2.TensorProto) -> Iterator[str]:
         try:
@@ -180,46 +204,54 @@ def _config_problems(serialized: bytes) -> Iterator[str]:
     except message.DecodeError:
         yield "its session configuration is damaged"
         return
-    for field, _ in config.ListFields():
-        if field.name not in _CONFIG_FIELDS:
+    for field, value in config.ListFields():
+        if field.name not in _CONFIG_FIELDS or (isinstance(value, message.Message) and _says_something(value)):
             yield f"its session configuration sets {field.name}"
-    if config.graph_options.rewrite_options.custom_optimizers:
-        yield "its session configuration names graph optimizers"
+    if any(not 0 <= count <= _MAX_DEVICES for count in config.device_count.values()):
+        yield "its session configuration asks for more devices than there are"
 
 
-def _checkpoint_functions(meta_graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
-    """The functions that the saver's nodes call, and nothing else does."""
+def _says_something(value: message.Message) -> bool:
+    """Whether a field is set in a message, other than empty messages."""
+    return any(not isinstance(inner, message.Message) or _says_something(inner) for _, inner in value.ListFields())
+
+
+def _checkpoint_functions(meta_graph: meta_graph_pb2.MetaGraphDef, content: bytes) -> set[str]:
+    """The functions that the saver's nodes call, and that nothing else in the file can name.
+
+    They write and read files, so it must not matter how a function can be reached: by an attribute of some kind, by its name as an
+    operation, from an object, as a gradient, or in a way that is not thought of here. Whatever names it has to spell it. The two places
+    that may are the function itself and the saver's node.
+    """
     saver = meta_graph.saver_def
     saver_nodes = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name}
-    candidates = set()
-    others = set(meta_graph.object_graph_def.concrete_functions)
+    unnamed = [name for name in _CHECKPOINT_FUNCTIONS if content.count(name.encode()) == 2]
+    found = set()
     for node in meta_graph.graph_def.node:
-        callees = set(called_functions(node))
-        if node.name in saver_nodes and node.op == "StatefulPartitionedCall":
-            candidates |= callees
-        else:
-            others |= callees
-    for function in meta_graph.graph_def.library.function:
-        for node in function.node_def:
-            others.update(called_functions(node))
-    for gradient in meta_graph.graph_def.library.registered_gradients:
-        others.add(gradient.gradient_func)
-    return candidates - others
+        if node.name in saver_nodes and node.op == "StatefulPartitionedCall" and "f" in node.attr:
+            name, _, number = node.attr["f"].func.name.rpartition("_")
+            if name in unnamed and number.isdecimal():
+                found.add(node.attr["f"].func.name)
+    return found & {function.signature.name for function in meta_graph.graph_def.library.function}
 
 
-def _is_given_its_path(node: node_def_pb2.NodeDef, nodes: Mapping[str, node_def_pb2.NodeDef]) -> bool:
-    """Whether the path of a checkpoint operation begins with an argument of its function."""
-    operand = _PATH_OPERANDS[node.op]
-    for _ in range(len(nodes) + 1):
-        if len(node.input) <= operand:
-            return False
-        name = sizes.source(node.input[operand])
-        if name not in nodes:
-            return True
-        node, operand = nodes[name], 0
-        if node.op not in ("Identity", "StringJoin", "ShardedFilename"):
-            return False
-    return False
+def _with_paths_of_their_own(nodes: Mapping[str, node_def_pb2.NodeDef]) -> Iterator[node_def_pb2.NodeDef]:
+    """The nodes of a checkpoint function whose path does not begin with an argument of the function."""
+    given: dict[str, bool] = {}
+    for node in nodes.values():
+        if node.op not in _PATH_OPERANDS:
+            continue
+        name = sizes.source(node.input[_PATH_OPERANDS[node.op]]) if len(node.input) > _PATH_OPERANDS[node.op] else node.name
+        chain = []
+        # What is no node is an argument. A chain that returns to itself never gets to one.
+        while name in nodes and name not in given and nodes[name].op in _TEXT_OPS and nodes[name].input:
+            given[name] = False
+            chain.append(name)
+            name = sizes.source(nodes[name].input[0])
+        verdict = given.get(name, name not in nodes)
+        given.update(dict.fromkeys(chain, verdict))
+        if not verdict:
+            yield node
 
 
 def called_functions(node: node_def_pb2.NodeDef) -> Iterator[str]:
@@ -228,40 +260,35 @@ def called_functions(node: node_def_pb2.NodeDef) -> Iterator[str]:
         yield from _named_functions(attr)
 
 
-def _scan_calls(graph: graph_pb2.GraphDef, limits: ScanLimits) -> list[Finding]:
-    """Looks at the calls between the functions of a graph's library."""
+def _scan_calls(graph: graph_pb2.GraphDef, limits: ScanLimits) -> Iterator[Finding]:
+    """Looks at the calls between the functions of a graph's library, and at what they come to."""
     functions = {function.signature.name: function for function in graph.library.function}
     gradients = {
         gradient.registered_op_type.encode(): gradient.gradient_func for gradient in graph.library.registered_gradients
     }
-    bodies: dict[str, Sequence[node_def_pb2.NodeDef]] = {name: function.node_def for name, function in functions.items()}
-    # A library may give the gradient of a function, which is then called with it.
-    own_gradients = collections.defaultdict(list)
-    for gradient in graph.library.gradient:
-        own_gradients[gradient.function_name].append(gradient.gradient_func)
-
-    findings = []
-    calls = {}
-    for name, nodes in [(MAIN_GRAPH, graph.node), *bodies.items()]:
-        callees = collections.Counter(own_gradients.get(name, ()))
+    for gradient in graph.library.registered_gradients:
+        if gradient.gradient_func not in functions:
+            yield Finding("gradients", gradient.registered_op_type, "", "the function of this gradient is not in the file")
+    bodies = _bodies(graph)
+    calls: dict[str, collections.Counter[str]] = {}
+    for name, nodes in bodies.items():
+        calls[name] = collections.Counter(_named_in_text(functions[name].attr, functions) if name in functions else ())
         for node in nodes:
-            named = [*called_functions(node), *_indirect_calls(node, functions, gradients)]
-            for callee in named:
+            for callee in called_functions(node):
                 if callee not in functions:
-                    findings.append(
-                        Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold")
-                    )
-            callees.update(callee for callee in named if callee in functions)
-        calls[name] = collections.Counter({callee: n for callee, n in callees.items() if callee in functions})
-
+                    yield Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold")
+            calls[name].update(_callees(node, functions, gradients))
     order, cycle = _callees_first(calls)
     if cycle:
         shown = " -> ".join(printable(name) for name in cycle[:_MAX_SHOWN_CYCLE])
-        findings.append(Finding(cycle[0], "", "", f"calls itself: {shown}"))
-        return findings
-    findings += _scan_expansion(order, calls, {MAIN_GRAPH: graph.node, **bodies}, limits)
-    findings += _scan_loops([(MAIN_GRAPH, graph.node), *bodies.items()], functions)
-    return findings
+        yield Finding(cycle[0], "", "", f"calls itself: {shown}")
+        return
+    yield from _scan_expansion(order, calls, bodies, limits)
+    yield from _scan_loops(bodies, functions)
+
+
+def _bodies(graph: graph_pb2.GraphDef) -> dict[str, Sequence[node_def_pb2.NodeDef]]:
+    return {MAIN_GRAPH: graph.node, **{function.signature.name: function.node_def for function in graph.library.function}}
 
 
 def _named_functions(attr: attr_value_pb2.AttrValue) -> Iterator[str]:
@@ -272,16 +299,31 @@ def _named_functions(attr: attr_value_pb2.AttrValue) -> Iterator[str]:
             yield from _named_functions(inner)
 
 
-def _indirect_calls(
+def _callees(
     node: node_def_pb2.NodeDef, functions: Mapping[str, function_pb2.FunctionDef], gradients: Mapping[bytes, str]
 ) -> Iterator[str]:
-    """An operation may itself be a function's name, and may have a function as its gradient."""
+    """The functions of the file that a node reaches in any way, one for each time that it does."""
+    for callee in called_functions(node):
+        if callee in functions:
+            yield callee
+    # An operation may itself be a function's name, may have a function as its gradient, and may name one in a text.
     if node.op in functions:
         yield node.op
     if "_gradient_op_type" in node.attr:
         gradient = gradients.get(node.attr["_gradient_op_type"].s)
-        if gradient is not None:
+        if gradient in functions:
             yield gradient
+    yield from _named_in_text(node.attr, functions)
+
+
+def _named_in_text(
+    attributes: Mapping[str, attr_value_pb2.AttrValue], functions: Mapping[str, function_pb2.FunctionDef]
+) -> Iterator[str]:
+    for attr in attributes.values():
+        for text in [attr.s] if attr.WhichOneof("value") == "s" else attr.list.s:
+            name = text.decode(errors="replace")
+            if name in functions:
+                yield name
 
 
 def _callees_first(calls: _Calls) -> tuple[list[str], list[str]]:
@@ -330,25 +372,30 @@ def _scan_expansion(
 
 
 def _scan_loops(
-    bodies: Sequence[tuple[str, Sequence[node_def_pb2.NodeDef]]], functions: Mapping[str, function_pb2.FunctionDef]
+    bodies: Mapping[str, Sequence[node_def_pb2.NodeDef]], functions: Mapping[str, function_pb2.FunctionDef]
 ) -> Iterator[Finding]:
     """A loop whose condition depends on nothing that its body changes runs never or for ever."""
     conditions: dict[str, Optional[set[int]]] = {}
     unchanged: dict[str, set[int]] = {}
-    for name, nodes in bodies:
+    verdicts: dict[tuple[str, str], bool] = {}
+    for name, nodes in bodies.items():
         for node in nodes:
             if node.op not in ("While", "StatelessWhile"):
                 continue
             condition, body = (functions.get(node.attr[key].func.name) for key in ("cond", "body"))
-            if condition is None or body is None:
-                continue  # A call of a function that does not exist is a finding by itself.
-            condition_name, body_name = condition.signature.name, body.signature.name
-            if condition_name not in conditions:
-                conditions[condition_name] = _arguments_of_result(condition)
-            if body_name not in unchanged:
-                unchanged[body_name] = _arguments_passed_on(body)
-            needed = conditions[condition_name]
-            if needed is not None and needed <= unchanged[body_name]:
+            # A call of a function that does not exist is a finding by itself. Of one with fewer operands than arguments TensorFlow
+            # makes an error; that all are there bounds what the sets below can cost together.
+            if condition is None or body is None or len(node.input) < len(condition.signature.input_arg):
+                continue
+            pair = condition.signature.name, body.signature.name
+            if pair not in verdicts:
+                if pair[0] not in conditions:
+                    conditions[pair[0]] = _arguments_of_result(condition)
+                if pair[1] not in unchanged:
+                    unchanged[pair[1]] = _arguments_passed_on(body)
+                needed = conditions[pair[0]]
+                verdicts[pair] = needed is not None and needed <= unchanged[pair[1]]
+            if verdicts[pair]:
                 yield Finding(name, node.name, node.op, "its condition never changes: it runs not at all or without end")
 
 

@@ -19,6 +19,9 @@ class ScanLimits:
     Attributes:
       graph_bytes: size of saved_model.pb, or of any other file besides the variables. Models hold their weights elsewhere and take
         kilobytes here.
+      fields: fields in such a file, those of nested messages included. A node takes about twenty.
+      packed_bytes: size of the lists of numbers in such a file. Large constants are stored as bytes, which do not count here.
+      name_bytes: size of one name or other text in such a file.
       index_bytes: size of variables.index, of its content once decompressed, and of the object graph in the variables.
       variables_bytes: size of all variables together. The task server reads each artifact into one array of less than 2 GiB.
       files: entries in the model's directory, subdirectories included.
@@ -33,11 +36,17 @@ class ScanLimits:
       attribute_bytes: size of one string attribute.
       list_length: entries in one list attribute, nested structure or object's children.
       tensor_elements: elements of a tensor that a constant states or that a constant shape asks for (2**28 float32: 1 GiB).
-      constant_bytes: size of all constants together once they are expanded.
+      made_elements: elements of all tensors together that constant shapes ask for.
+      constant_bytes: size of all constants together once they are expanded, in the graph and, apart from that, in the object graph.
+      attribute: absolute value of an integer attribute; of those that say how many inputs or outputs there are, `list_length`.
+      findings: reasons that are listed; the verdict does not change with more.
     """
 
     graph_bytes: int = 64 * 2**20
-    index_bytes: int = 16 * 2**20
+    fields: int = 2_000_000
+    packed_bytes: int = 16 * 2**20
+    name_bytes: int = 64 * 2**10
+    index_bytes: int = 4 * 2**20
     variables_bytes: int = 16 * 2**30
     files: int = 1_000
     variables: int = 100_000
@@ -51,7 +60,10 @@ class ScanLimits:
     attribute_bytes: int = 2**20
     list_length: int = 100_000
     tensor_elements: int = 2**28
+    made_elements: int = 2**30
     constant_bytes: int = 2**30
+    attribute: int = 2**24
+    findings: int = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +95,10 @@ class ScanReport:
 
     Attributes:
       path: the model's directory.
-      findings: reasons to refuse it, all of them, in the order of the file.
+      findings: reasons to refuse it, in the order of the file; all of them, up to `ScanLimits.findings`.
       op_counts: number of nodes per operation, over the main graph and all functions.
+      reachable_functions: the functions of the library that something in the file can have TensorFlow run; all but those that save
+        and restore the variables, which nothing but the saver names.
       num_functions: functions in the library.
       variables_bytes: size of the variables' data files.
     """
@@ -92,6 +106,7 @@ class ScanReport:
     path: pathlib.Path
     findings: tuple[Finding, ...]
     op_counts: Mapping[str, int]
+    reachable_functions: frozenset[str]
     num_functions: int
     variables_bytes: int
 

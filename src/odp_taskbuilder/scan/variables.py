@@ -24,7 +24,9 @@ from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
 from tensorflow.core.framework import types_pb2  # isort: skip
 from tensorflow.core.protobuf import tensor_bundle_pb2, trackable_object_graph_pb2  # isort: skip
 
+_ObjectGraph = trackable_object_graph_pb2.TrackableObjectGraph
 _OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+_OBJECT_GRAPH = "the object graph in the variables"
 _FOOTER_SIZE = 48
 _TABLE_MAGIC = 0xDB4775248B80FB57
 _BLOCK_TRAILER_SIZE = 5
@@ -126,11 +128,15 @@ def _scan_object_graph(
         length, start = _varint(stored, 0)
         # The checksum of the length stands between it and the string.
         content = _slice(stored, start + 4, length)
-        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(content)
-    except (ValueError, message.DecodeError) as error:
+    except ValueError as error:
         raise errors.ModelError(f"{path}: the object graph in the variables is damaged: {error}.") from error
+    problem = files.excess(path, _OBJECT_GRAPH, content, _ObjectGraph, limits)
+    if problem is not None:
+        return [Finding(_WHERE, _OBJECT_GRAPH, "", problem)]
     findings = []
-    for i, node in enumerate(graph.nodes):
+    for i, node in enumerate(files.parse(path, _OBJECT_GRAPH, content, _ObjectGraph).nodes):
+        if node.slot_variables:
+            findings.append(Finding(_WHERE, f"object {i}", "", "has an optimizer's slot variables"))
         if node.HasField("registered_saver"):
             reason = f"restored by the registered saver {printable(node.registered_saver.name)!r}"
             findings.append(Finding(_WHERE, f"object {i}", "", reason))
@@ -147,7 +153,9 @@ def _read_table(data: bytes, limits: ScanLimits) -> Iterator[tuple[bytes, bytes]
     num_entries = 0
     last_key = None
     content_left = limits.index_bytes
-    for _, value in _pairs(_block(data, offset, size, content_left)):
+    for num_blocks, (_, value) in enumerate(_pairs(_block(data, offset, size, content_left))):
+        if num_blocks >= limits.variables:
+            raise ValueError(f"it has more than {limits.variables} blocks")
         block = _block(data, *_handle(value, 0)[:2], content_left)
         # Compressed blocks hold more than the file has bytes, and nothing keeps them from being listed twice.
         content_left -= len(block)

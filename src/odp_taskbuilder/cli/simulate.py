@@ -49,7 +49,7 @@ _MAX_NAMED = 3
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    default="auto",
+    default="local",
     show_default=True,
     help="compiled: the client plan compiled by XLA, checked against the interpreter; local: the interpreter; auto: the faster "
     "of both; ray: the interpreter on a Ray cluster; tff: TFF itself, to compare.",

@@ -64,7 +64,7 @@ class SimulationOptions:
     evaluation_data: Optional[str] = None
     run_directory: Optional[pathlib.Path] = None
     logdir: Optional[pathlib.Path] = None
-    engine: str = "auto"
+    engine: str = "local"
     num_workers: Optional[int] = None
     assumed_population: int = ASSUMED_POPULATION
     rounds_per_day: Optional[float] = None

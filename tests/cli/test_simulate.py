@@ -286,7 +286,7 @@ def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_pa
 def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monkeypatch):
     def simulate(artifacts, options, on_round, on_notice):
         epsilon = 1.234000001
-        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, without_effect="no client reported"))
+        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, zeroed_clients=2, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())
         return Summary(
             population="digits",
@@ -298,6 +298,7 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
             clients=10,
             bad_clients=0,
             rounds_without_effect=1,
+            zeroed_clients=2,
             oversized_examples=3,
             seconds=1.0,
             mean_client_seconds=10.0,
@@ -306,8 +307,10 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
 
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])
-    assert "epsilon 1.235\n  the model stays as it was: no client reported\n" in done.stderr
+    zeros = "their gradients, updates or metrics were not finite or absurdly large (scale the features)\n"
+    assert f"epsilon 1.235\n  2 of 10 clients sent zeros: {zeros}  the model stays as it was: no client reported\n" in done.stderr
     assert "training rounds that left the model as it was: 1\n" in done.stdout
+    assert f"  clients that sent zeros, of all rounds: 2; {zeros}" in done.stdout
     assert "WARNING: 3 examples have more than the 50,000 bytes that phones take\n" in done.stdout
     assert "10 s per client on this machine, 58.6 s for the slowest\n" in done.stdout
     assert "a phone 10 times slower would need 586 s; phones stop after 585 s" in done.stdout

@@ -17,7 +17,7 @@ from matrix_cells import for_each_algorithm, for_each_dp_aggregator
 from plan_execution import BuiltTask, Task, clip_of, read_checkpoint, update_norm
 
 from odp_taskbuilder.config.spec import DpAggregator, LearningAlgorithm, PlanForm
-from odp_taskbuilder.plan.accurate_norm import half_sum_of_squares
+from odp_taskbuilder.learning.clipping import sum_of_squares
 
 FOUR_MILLION = tiny_models.stack((784, 2048), (2048, 1024), (1024, 256), (256, 1))
 # Three tensors of 16.8 million elements.
@@ -40,8 +40,7 @@ def norms_in_clips(task: Task) -> dict[PlanForm, float]:
 
 def assert_the_clip_holds(task: Task) -> None:
     for form, norm in norms_in_clips(task).items():
-        # In MapReduce form the norm is taken for 2e-6 longer, which is what TensorFlow's L2Loss may lose (plan/accurate_norm.py).
-        assert 1 - (4e-6 if form is PlanForm.MAP_REDUCE else 1e-6) <= norm <= 1 + 1e-6
+        assert 1 - 1e-6 <= norm <= 1 + 1e-6, form
 
 
 @for_each_algorithm
@@ -80,7 +79,7 @@ def assert_the_clip_holds_at_fifty_million(algorithm, aggregator):
 
 @for_each_algorithm
 def test_for_equal_elements_whose_number_has_no_divisors(algorithm):
-    """Equal elements are the worst case that is known: rounding errors add up, those of TensorFlow's L2Loss to 2e-6."""
+    """Equal elements are the worst case that is known: rounding errors add up."""
     assert_the_clip_holds(Task(ONE_MILLION_ODD, algorithm, DpAggregator.FIXED_GAUSSIAN, clip=1e-3))
 
 
@@ -89,7 +88,7 @@ def test_staged_sums_are_accurate_in_tensorflow_lite(size):
     """To 1e-6: then the norm, its root, is good to 5e-7. TFLite's plain SUM loses 3 to 8 % at the last of these sizes."""
     with tf.Graph().as_default() as graph:
         value = tf.compat.v1.placeholder(tf.float32, [size])
-        output = half_sum_of_squares(value)
+        output = sum_of_squares(value)
         converter = tf.compat.v1.lite.TFLiteConverter(graph.as_graph_def(), [value], [output])
     # Without delegates of the desktop, as ClientRuntime.
     resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -100,4 +99,4 @@ def test_staged_sums_are_accurate_in_tensorflow_lite(size):
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
         interpreter.invoke()
         result = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        np.testing.assert_allclose(result, np.sum(np.square(values, dtype=np.float64)) / 2, rtol=1e-6)
+        np.testing.assert_allclose(result, np.sum(np.square(values, dtype=np.float64)), rtol=1e-6)

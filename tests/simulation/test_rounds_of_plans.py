@@ -12,6 +12,7 @@ from runs import files, weights, write_client
 from odp_taskbuilder import errors
 from odp_taskbuilder.data import examples, tfrecord
 from odp_taskbuilder.plan import checkpoint
+from odp_taskbuilder.simulation.round_reports import why_without_effect
 
 FORMS = ("plain", "plain_daf")
 
@@ -135,15 +136,29 @@ def test_skipped_clients_are_counted_and_change_nothing(run, eleven_clients):
     np.testing.assert_allclose(weights(directory, 1), weights(without, 1), rtol=0, atol=1e-7)
 
 
-def test_a_round_whose_aggregate_the_server_rejects_is_noted(run, eleven_clients):
-    # A single client of this kind counts as none; here they all are.
-    for path in eleven_clients.iterdir():
-        write_client(path, {"x": np.full(64, np.nan, np.float32), "y": np.array([1])})
+def test_an_aggregate_that_the_server_rejects_is_noted():
+    metrics = {"simulation/reports": 10.0, "server/finalizer/update_non_finite": 1.0}
+    assert why_without_effect(metrics) == "the server rejected the aggregate, which is not finite"
+    assert why_without_effect({**metrics, "server/finalizer/update_non_finite": 0.0}) is None
+
+
+@pytest.mark.parametrize("pixel", [np.nan, np.inf])
+def test_clients_that_send_zeros_are_counted_and_move_nothing(run, eleven_clients, pixel):
+    _, without = run(data=eleven_clients, name="without", rounds=1)
+    wild = {"x": np.full(64, pixel, np.float32), "y": np.array([1])}
+    write_client(eleven_clients / "wild.tfrecord", GOOD, wild)
     reports = []
-    summary, directory = run(data=eleven_clients, rounds=1, on_round=reports.append)
-    assert reports[0].without_effect == "the server rejected the aggregate, which is not finite"
-    assert summary.rounds_without_effect == 1
-    np.testing.assert_array_equal(weights(directory, 1), weights(directory, 0))
+    summary, directory = run(
+        data=eleven_clients, name="with", rounds=1, clients_per_round=11, num_workers=1, on_round=reports.append
+    )
+    assert reports[0].zeroed_clients == summary.zeroed_clients == 1
+    assert summary.training.metrics["simulation/zeroed_clients"] == 1
+    assert summary.training.metrics["simulation/reports"] == 11
+    # It counts in the mean, and adds nothing to it.
+    moved, expected = (weights(each, 1) - weights(each, 0) for each in (directory, without))
+    np.testing.assert_allclose(moved, expected * 10 / 11, rtol=0, atol=1e-6)
+    loss = "server/client_work/train/loss"
+    assert summary.training.metrics[loss] < 10
 
 
 def truncate(path):

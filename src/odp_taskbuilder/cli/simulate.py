@@ -21,6 +21,7 @@ from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simu
 
 _DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
 # Bad clients of a round that are named.
+_WHY_ZEROS = "their gradients, updates or metrics were not finite or absurdly large (scale the features)"
 _MAX_NAMED = 3
 
 
@@ -161,6 +162,8 @@ def _show_progress(report: RoundReport, rounds: int) -> None:
         output.note(f"round {report.number}/{rounds}: {', '.join(parts)}")
     else:
         output.note(f"  evaluation round {report.number}, of training round {report.checkpoint_round}: {', '.join(parts)}")
+    if report.zeroed_clients:
+        output.note(f"  {report.zeroed_clients} of {report.clients} clients sent zeros: {_WHY_ZEROS}")
     if report.without_effect:
         output.note(f"  the model stays as it was: {report.without_effect}")
     for client in report.bad_clients[:_MAX_NAMED]:
@@ -174,6 +177,8 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     lines = [f"Population {summary.population}: {summary.clients} clients in {summary.seconds:.1f} s, {rate:.1f} clients/s"]
     if summary.bad_clients:
         lines.append(f"  bad clients, skipped: {summary.bad_clients}")
+    if summary.zeroed_clients:
+        lines.append(f"  clients that sent zeros, of all rounds: {summary.zeroed_clients}; {_WHY_ZEROS}")
     if summary.oversized_examples:
         lines.append(
             f"  WARNING: {summary.oversized_examples} examples have more than the {MAX_EXAMPLE_BYTES:,} bytes that phones take"

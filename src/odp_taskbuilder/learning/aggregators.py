@@ -13,11 +13,13 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.spec import DpAggregator
+from odp_taskbuilder.learning.clipping import ClippedSumQuery
 from odp_taskbuilder.model.load import WeightSpec
 
 # Updates with an entry beyond this multiple of the clip are replaced by zeros before tree aggregation; L-infinity
 # (https://arxiv.org/abs/2211.06530).
 _ZEROING_NORM_IN_CLIPS = 100.0
+_DP_FACTORY = tff.aggregators.DifferentiallyPrivateFactory
 
 
 def dp_aggregator(
@@ -38,15 +40,19 @@ def dp_aggregator(
     """
     if kind is None:
         return None
-    factory = tff.aggregators.DifferentiallyPrivateFactory
     noise = {"noise_multiplier": noise_multiplier, "clients_per_round": float(report_goal)}
     if kind is DpAggregator.FIXED_GAUSSIAN:
-        return factory.gaussian_fixed(clip=clip_norm, **noise)
+        return _clipping_safely(_DP_FACTORY.gaussian_fixed(clip=clip_norm, **noise))
     if kind is DpAggregator.ADAPTIVE_GAUSSIAN:
-        return factory.gaussian_adaptive(initial_l2_norm_clip=clip_norm, **noise)
+        return _clipping_safely(_DP_FACTORY.gaussian_adaptive(initial_l2_norm_clip=clip_norm, **noise))
     record_specs = tuple(tf.TensorSpec(weight.shape, weight.dtype) for weight in trainable)
     if kind is DpAggregator.TREE_AGGREGATION:
-        tree = factory.tree_aggregation(l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
+        tree = _DP_FACTORY.tree_aggregation(l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
     else:
-        tree = factory.tree_adaptive(initial_l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
-    return tff.aggregators.zeroing_factory(_ZEROING_NORM_IN_CLIPS * clip_norm, tree)
+        tree = _DP_FACTORY.tree_adaptive(initial_l2_norm_clip=clip_norm, record_specs=record_specs, **noise)
+    return tff.aggregators.zeroing_factory(_ZEROING_NORM_IN_CLIPS * clip_norm, _clipping_safely(tree))
+
+
+def _clipping_safely(factory: tff.aggregators.DifferentiallyPrivateFactory) -> tff.aggregators.DifferentiallyPrivateFactory:
+    # TFF's constructors take no query, and its own constructor of one takes no noise multiplier: the query is read from the former.
+    return _DP_FACTORY(ClippedSumQuery(factory._query))

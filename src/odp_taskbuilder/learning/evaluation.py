@@ -11,7 +11,7 @@ import collections
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder.learning import model_checks
+from odp_taskbuilder.learning import client_work, model_checks
 
 
 def evaluation_computation(model: tff.learning.models.FunctionalModel, state_type: tff.Type) -> tff.Computation:
@@ -73,4 +73,5 @@ def _evaluate(model: tff.learning.models.FunctionalModel, weights: tuple, datase
         )
         return model.update_metrics_state(state, labels=label, batch_output=batch_output)
 
-    return dataset.reduce(model.initialize_metrics_state(), update)
+    metrics = dataset.reduce(model.initialize_metrics_state(), update)
+    return client_work.guarded_metrics(model, metrics, client_work.sound_metrics(metrics))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, TaskSpec
-from odp_taskbuilder.learning import aggregators, metrics, model_checks
+from odp_taskbuilder.learning import aggregators, client_work, metrics, model_checks
 from odp_taskbuilder.model.load import LoadedModel
 from odp_taskbuilder.privacy import PrivacyBudget
 
@@ -51,18 +53,24 @@ def _training_process(
         clip_norm=spec.privacy.clip_norm,
         trainable=model.initial_weights[0],
     )
-    server_optimizer = _optimizer(spec.learning.server_optimizer)
     if spec.learning.algorithm is LearningAlgorithm.FED_AVG:
-        return tff.learning.algorithms.build_unweighted_fed_avg(
-            model_fn=model,
-            client_optimizer_fn=_optimizer(spec.learning.client_optimizer),
-            server_optimizer_fn=server_optimizer,
-            model_aggregator=factory,
-        )
-    return tff.learning.algorithms.build_fed_sgd(
-        model_fn=model,
-        server_optimizer_fn=server_optimizer,
-        model_aggregator=None if factory is None else tff.aggregators.as_weighted_aggregator(factory),
+        work = client_work.fed_avg_client_work(model, _optimizer(spec.learning.client_optimizer))
+        factory = tff.aggregators.as_weighted_aggregator(factory or tff.aggregators.UnweightedMeanFactory())
+    else:
+        work = client_work.fed_sgd_client_work(model)
+        factory = tff.aggregators.MeanFactory() if factory is None else tff.aggregators.as_weighted_aggregator(factory)
+
+    @tff.tensorflow.computation
+    def initial_weights():
+        return tff.learning.models.ModelWeights(*(tuple(map(tf.convert_to_tensor, group)) for group in model.initial_weights))
+
+    weights_type = initial_weights.type_signature.result
+    return tff.learning.templates.compose_learning_process(
+        initial_weights,
+        tff.learning.templates.build_broadcast_process(weights_type),
+        work,
+        factory.create(weights_type.trainable, tff.TensorType(np.float32)),
+        tff.learning.templates.build_apply_optimizer_finalizer(_optimizer(spec.learning.server_optimizer), weights_type),
     )
 
 

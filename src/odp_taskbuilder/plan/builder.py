@@ -6,7 +6,6 @@ import tensorflow_federated as tff
 
 from odp_taskbuilder.config.spec import PlanForm
 from odp_taskbuilder.plan import client, compaction, distribute_aggregate, map_reduce, tflite
-from odp_taskbuilder.plan.accurate_norm import loses_l2_losses
 from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
 
@@ -35,24 +34,11 @@ def build_plan(
         plan = distribute_aggregate.server_plan(components)
         work = distribute_aggregate.extract_tensorflow(components.client_work)
         update_type = work.type_signature.result
-    # Published plans in MapReduce form keep TensorFlow's L2Loss, which needs module version 341912000.
-    tflite_graph, phase = _client(work, update_type, source, accurate_norms=form is not PlanForm.MAP_REDUCE)
+    graph_def, phase = client.client_graph(work, work.type_signature.parameter[1], update_type, source)
+    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
     plan.phase[0].client_phase.CopyFrom(phase)
     plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)
     return plan
-
-
-def _client(
-    work: tff.Computation, update_type: tff.Type, source: client.DataSource, *, accurate_norms: bool
-) -> tuple[bytes, plan_pb2.ClientPhase]:
-    """What devices run, as a flatbuffer, and the message that says how."""
-    broadcast_type = work.type_signature.parameter[1]
-    graph_def, phase = client.client_graph(work, broadcast_type, update_type, source, accurate_norms=accurate_norms)
-    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
-    if not accurate_norms and loses_l2_losses(graph_def, tflite_graph):
-        # Under FED_SGD, for one: the clip would not hold.
-        return _client(work, update_type, source, accurate_norms=True)
-    return tflite_graph, phase
 
 
 def client_only_plan(plan: plan_pb2.Plan) -> plan_pb2.ClientOnlyPlan:

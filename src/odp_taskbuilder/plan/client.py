@@ -10,7 +10,6 @@ import tensorflow_federated as tff
 from odp_taskbuilder.config.spec import DatasetSpec
 from odp_taskbuilder.learning import preprocessing
 from odp_taskbuilder.plan import naming
-from odp_taskbuilder.plan.accurate_norm import lengthen_l2_losses, replace_l2_losses
 from odp_taskbuilder.plan.external_dataset import external_dataset
 from odp_taskbuilder.plan.files import restore, save
 from odp_taskbuilder.plan.importing import import_computation
@@ -29,7 +28,7 @@ class DataSource:
 
 
 def client_graph(
-    work: tff.Computation, broadcast_type: tff.Type, update_type: tff.Type, source: DataSource, *, accurate_norms: bool
+    work: tff.Computation, broadcast_type: tff.Type, update_type: tff.Type, source: DataSource
 ) -> tuple[tf.compat.v1.GraphDef, plan_pb2.ClientPhase]:
     """Writes the graph that a device runs, and the message that says how.
 
@@ -40,7 +39,6 @@ def client_graph(
       work: (dataset, broadcast) -> result, whose first tensors are those of `update_type`.
       broadcast_type: what the checkpoint holds, below `client/`.
       update_type: what the update holds, below `update/`.
-      accurate_norms: take norms with builtin ops (see accurate_norm.py) instead of TensorFlow's L2Loss.
     """
     with tf.Graph().as_default() as graph:
         input_filepath = tf.compat.v1.placeholder(tf.string, [], "input_filepath")
@@ -52,7 +50,6 @@ def client_graph(
         output_filepath = tf.compat.v1.placeholder(tf.string, [], "output_filepath")
         update = naming.leaves(update_type, naming.UPDATE)
         save(output_filepath, update, results[: len(update)], _TARGET)
-        (replace_l2_losses if accurate_norms else lengthen_l2_losses)(graph)
 
     phase = plan_pb2.ClientPhase()
     spec = phase.tensorflow_spec

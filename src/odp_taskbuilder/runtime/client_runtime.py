@@ -20,12 +20,15 @@ from tensorflow.core.framework import dataset_options_pb2, node_def_pb2, types_p
 from tensorflow.lite.python import schema_py_generated as schema
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime import plan_files
 
 Path = Union[str, "os.PathLike[str]"]
 
 _EXTERNAL_DATASET = b"FlexExternalDataset"
+# The second part of the loss in a client's metrics (learning/metrics.py).
+_NUM_EXAMPLES = "/loss/1"
 _READ_BUFFER_BYTES = 262144
 # A constant TFLite string tensor that holds one empty string: number of strings, then offsets of its begin and end.
 _EMPTY_STRING = np.array([1, 12, 12], np.int32)
@@ -91,6 +94,19 @@ class ClientRuntime:
             if "No space left on device" in str(error):
                 raise errors.StorageError(f"Cannot write {update}: no space left on device.") from error
             raise errors.ArtifactError(f"The client plan failed on {examples}: {_reason(error)}") from error
+
+
+def sent_zeros(update: Path) -> bool:
+    """Whether a client that has examples reported nothing but zeros (learning/client_work.py): its metrics count no example.
+
+    Raises:
+      errors.ArtifactError: the file is no checkpoint.
+    """
+    with open_checkpoint(update) as checkpoint:
+        for tensor in checkpoint.tensors:
+            if tensor.name.endswith(_NUM_EXAMPLES):
+                return not checkpoint.read(tensor.name).any()
+    return False
 
 
 def load_client_only_plan(path: Path) -> plan_pb2.ClientOnlyPlan:

@@ -163,6 +163,7 @@ class _CompiledSession:
             seconds_compiled=self._compiled_seconds,
             client_seconds=tuple(self._interpreter.seconds),
             oversized_examples=self._oversized,
+            zeroed_clients=self._interpreter.zeroed,
         )
 
     def _sum_of_compiled(self) -> dict[str, np.ndarray]:

@@ -75,6 +75,7 @@ class CohortResult:
       update_bytes: size of all their updates together.
       client_seconds: what each client took that ran in the interpreter, without what is around it.
       oversized_examples: examples that are larger than phones take.
+      zeroed_clients: clients that reported nothing but zeros (runtime.client_runtime.sent_zeros).
     """
 
     partials: tuple[str, ...]
@@ -83,6 +84,7 @@ class CohortResult:
     bad_clients: tuple[BadClient, ...] = ()
     client_seconds: tuple[float, ...] = ()
     oversized_examples: int = 0
+    zeroed_clients: int = 0
 
 
 @keyword_only
@@ -148,6 +150,7 @@ class SessionResult:
     update_bytes: size of all their updates together.
     client_seconds: what each client took that ran in the interpreter, without what is around it.
     oversized_examples: examples that are larger than phones take.
+    zeroed_clients: clients that reported nothing but zeros (runtime.client_runtime.sent_zeros).
     compiled: clients whose updates come from a compiled program.
     comparisons: of clients that ran in both ways.
     seconds_compiled: of a client, without compiling; None where it was not asked for.
@@ -158,6 +161,7 @@ class SessionResult:
     bad_clients: tuple[BadClient, ...] = ()
     client_seconds: tuple[float, ...] = ()
     oversized_examples: int = 0
+    zeroed_clients: int = 0
     compiled: int = 0
     comparisons: tuple[Comparison, ...] = ()
     seconds_compiled: Optional[float] = None
@@ -226,4 +230,5 @@ def gathered(sessions: Sequence[ClientSession], results: Sequence[SessionResult]
         bad_clients=tuple(client for result in results for client in result.bad_clients),
         client_seconds=tuple(seconds for result in results for seconds in result.client_seconds),
         oversized_examples=sum(result.oversized_examples for result in results),
+        zeroed_clients=sum(result.zeroed_clients for result in results),
     )

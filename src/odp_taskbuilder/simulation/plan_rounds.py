@@ -32,6 +32,8 @@ class RoundResult:
       communication: of the round; None where no files travel.
       client_seconds: what each client took that reported; empty where that is not measured.
       oversized_examples: examples that are larger than phones take.
+      zeroed_clients: clients that reported nothing but zeros, because what they would have sent was not finite or too large; None where
+        updates are not looked at one by one.
     """
 
     metrics: Mapping[str, float]
@@ -41,6 +43,7 @@ class RoundResult:
     communication: Optional[Communication] = None
     client_seconds: tuple[float, ...] = ()
     oversized_examples: int = 0
+    zeroed_clients: Optional[int] = None
 
 
 class RoundRunner(Protocol):
@@ -110,6 +113,7 @@ class PlanRounds:
             communication=Communication(broadcast * len(client_ids), result.update_bytes),
             client_seconds=result.client_seconds,
             oversized_examples=result.oversized_examples,
+            zeroed_clients=result.zeroed_clients,
         )
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ class RoundReport:
       checkpoint_round: training round whose checkpoint was used.
       metrics: as they were written.
       epsilon: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
+      zeroed_clients: clients that reported nothing but zeros; None where that is not known.
       without_effect: why a training round left the model as it was; None if it did not.
     """
 
@@ -36,6 +37,7 @@ class RoundReport:
     bad_clients: tuple[BadClient, ...]
     seconds: float
     epsilon: Optional[float]
+    zeroed_clients: Optional[int] = None
     without_effect: Optional[str] = None
 
 
@@ -87,6 +89,7 @@ class Summary:
       clients, seconds: run by this command, without what it resumed.
       bad_clients: that were skipped by this command.
       rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
+      zeroed_clients: reports of the rounds run by this command that held nothing but zeros.
       oversized_examples: examples of the clients run by this command that are larger than phones take.
       mean_client_seconds, max_client_seconds: what the client plan took of those clients; None where none was timed.
       compiled: how much of this command's work the compiled engine did; None where it was not there.
@@ -101,6 +104,7 @@ class Summary:
     clients: int
     bad_clients: int
     rounds_without_effect: int
+    zeroed_clients: int
     oversized_examples: int
     seconds: float
     mean_client_seconds: Optional[float]

@@ -75,7 +75,7 @@ class Rounds:
         self._spending = PrivacySpending(deployment.privacy, options.rounds)
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
-        self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = 0
+        self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = self._zeroed_clients = 0
         self._client_seconds: list[float] = []
 
     def settings(self) -> dict[str, Any]:
@@ -174,6 +174,8 @@ class Rounds:
             f"{PROGRESS_PREFIX}bad_clients": float(len(result.bad_clients)),
             f"{PROGRESS_PREFIX}checkpoint_round": float(checkpoint_round),
         }
+        if result.zeroed_clients is not None:
+            metrics[f"{PROGRESS_PREFIX}zeroed_clients"] = float(result.zeroed_clients)
         if result.communication is not None:
             total = self._totals[kind] + result.communication
             metrics.update(communication_metrics(result.communication, total, len(cohort), result.reports))
@@ -186,6 +188,7 @@ class Rounds:
         self._bad_clients += len(result.bad_clients)
         self._client_seconds += result.client_seconds
         self._oversized_examples += result.oversized_examples
+        self._zeroed_clients += result.zeroed_clients or 0
         epsilon = self._spending.progress(number) if kind == "training" else None
         self._on_round(
             RoundReport(
@@ -197,6 +200,7 @@ class Rounds:
                 bad_clients=result.bad_clients,
                 seconds=seconds,
                 epsilon=epsilon,
+                zeroed_clients=result.zeroed_clients,
                 without_effect=why_without_effect(metrics) if kind == "training" else None,
             )
         )
@@ -234,6 +238,7 @@ class Rounds:
             clients=self._clients,
             bad_clients=self._bad_clients,
             rounds_without_effect=self._rounds_without_effect,
+            zeroed_clients=self._zeroed_clients,
             oversized_examples=self._oversized_examples,
             seconds=seconds,
             mean_client_seconds=statistics.fmean(self._client_seconds) if self._client_seconds else None,

@@ -62,12 +62,12 @@ class ClientWorker:
         bad_clients: list[BadClient] = []
         self.begin()
         self.tasks[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
-        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self.seconds), self._oversized)
+        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self.seconds), self._oversized, self.zeroed)
 
     def begin(self) -> None:
         """Counts anew what a session counts."""
         self.seconds: list[float] = []
-        self._oversized = 0
+        self._oversized = self.zeroed = 0
 
     def _updates(self, session: ClientSession, sizes: list[int], bad_clients: list[BadClient]) -> Iterator[str]:
         """Yields the update of one client after the other, in the same file."""
@@ -103,6 +103,7 @@ class ClientWorker:
                 return named_after_client(errors.UsageError(f"{where}, {misfit}"), client_id)
             return named_after_client(errors.ArtifactError(f"{where}: {error.message}"), client_id)
         self.seconds.append(time.monotonic() - start)
+        self.zeroed += client_runtime.sent_zeros(self.update_file)
         return None
 
 

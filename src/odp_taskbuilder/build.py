@@ -24,7 +24,8 @@ from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import TaskSpec
 from odp_taskbuilder.model import admission, input_spec
-from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime, ops_report
+from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime
 from odp_taskbuilder.privacy import PrivacyBudget, budget_of
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.stores import inputs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import tensorflow_federated as tff
 
     from odp_taskbuilder.learning.preprocessing import ExampleParser
+    from odp_taskbuilder.plan import builder
 
 # What TensorFlow generates takes a tenth of it, and the flatbuffer under conversion some more.
 _TEMPORARY_BYTES = 4 << 20
@@ -49,6 +51,7 @@ class BuiltTasks:
       task_group: the tasks.
       ops: file prefix of a task ("" or "eval_") -> the ops of its client graph.
       inputs: digests of the model's files and of the config.
+      original_graphs: file prefix of a task -> its client graph before ops were replaced, a flatbuffer that names its nodes.
     """
 
     spec: TaskSpec
@@ -58,6 +61,7 @@ class BuiltTasks:
     task_group: task_builder_pb2.TaskGroup
     ops: dict[str, OpsReport]
     inputs: Mapping[str, str]
+    original_graphs: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,12 @@ def build(
         built = build_tasks(model, request.task_config, request.options, spec=request.spec, stage=stage)
         with stage("writing artifacts"):
             written = directory.save(
-                built.artifacts, request.destination, form=built.spec.form.value, inputs=built.inputs, overwrite=overwrite
+                built.artifacts,
+                request.destination,
+                form=built.spec.form.value,
+                inputs=built.inputs,
+                replaced={prefix: ops.replaced for prefix, ops in built.ops.items()},
+                overwrite=overwrite,
             )
     uploaded = request.upload(stage)
     return BuildResult(built.spec, built.budget, built.report, built.task_group, request.destination, written, uploaded)
@@ -115,6 +124,7 @@ def build_tasks(
     *,
     spec: Optional[TaskSpec] = None,
     digests: Optional[Mapping[str, str]] = None,
+    allowlist: Optional[Allowlist] = None,
     stage: Stage = unannounced,
 ) -> BuiltTasks:
     """Builds the tasks of a config without writing anything.
@@ -122,6 +132,7 @@ def build_tasks(
     Args:
       spec: what the config resolves to with `options.resolve`, where that is known.
       digests: of model and config (artifacts.manifest), where they are known.
+      allowlist: the ops that phones have, which stay as they are; the built-in list unless given.
 
     Raises:
       errors.OdpTaskError: as `build`.
@@ -159,42 +170,59 @@ def build_tasks(
         state_type = process.initialize.type_signature.result.member
 
     group = task_builder_pb2.TaskGroup()
-    ops: dict[str, OpsReport] = {}
+    plans: dict[str, builder.BuiltPlan] = {}
     train_artifacts = eval_artifacts = None
     if spec.mode.trains:
         with stage("building the training plan"):
-            plan, ops[""], version = _build_plan(process.next, parser, spec, spec.training.example_selector_uri, options)
+            uri = spec.training.example_selector_uri
+            built, version = _build_plan(process.next, parser, spec, uri, options, allowlist)
+        plans[""] = built
         task = tasks.make_task(spec, evaluation=False, artifact_only=options.artifact_only, min_client_version=version)
         group.training_task.CopyFrom(task)
         write = initial_state.training_checkpoint_writer(process.initialize, loaded_model)
-        train_artifacts = _task_artifacts(plan, write, task)
+        train_artifacts = _task_artifacts(built.plan, write, task)
     if spec.mode.evaluates:
         with stage("building the evaluation plan"):
             computation = evaluation.evaluation_computation(model, state_type)
             uri = spec.evaluation.rounds.example_selector_uri
-            plan, ops["eval_"], version = _build_plan(computation, parser, spec, uri, options)
+            built, version = _build_plan(computation, parser, spec, uri, options, allowlist)
+        plans["eval_"] = built
         task = tasks.make_task(spec, evaluation=True, artifact_only=options.artifact_only, min_client_version=version)
         group.eval_task.CopyFrom(task)
-        eval_artifacts = _task_artifacts(plan, initial_state.zero_checkpoint_writer(state_type), task)
+        eval_artifacts = _task_artifacts(built.plan, initial_state.zero_checkpoint_writer(state_type), task)
 
+    ops = {prefix: built.ops for prefix, built in plans.items()}
+    spec = spec.with_notices(tasks.notices_about_replaced_ops({prefix: of_task.replaced for prefix, of_task in ops.items()}))
     spec = spec.with_notices(
         dict.fromkeys(sentence for of_task in ops.values() for sentence in check_runtime(of_task, options.allow_runtime))
     )
     report = tasks.task_report(spec, budget)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, tasks.report_text(report, budget, spec))
-    return BuiltTasks(spec, budget, artifacts, report, group, ops, digests)
+    originals = {prefix: built.original_graph for prefix, built in plans.items()}
+    return BuiltTasks(spec, budget, artifacts, report, group, ops, digests, originals)
 
 
 def _build_plan(
-    next_computation: tff.Computation, parser: ExampleParser, spec: TaskSpec, selector_uri: str, options: BuildOptions
-) -> tuple[plan_pb2.Plan, OpsReport, Optional[str]]:
-    """Returns the plan, its ops, and the module version they need (None when that was not checked)."""
+    next_computation: tff.Computation,
+    parser: ExampleParser,
+    spec: TaskSpec,
+    selector_uri: str,
+    options: BuildOptions,
+    allowlist: Optional[Allowlist],
+) -> tuple[builder.BuiltPlan, Optional[str]]:
+    """Returns the plan and the module version that its ops need (None when that was not checked)."""
     from odp_taskbuilder.plan import builder, client
 
     source = client.DataSource(parser, spec.dataset, plan_pb2.ExampleSelector(collection_uri=selector_uri))
-    plan = builder.build_plan(next_computation, source, spec.form, keep_node_names=options.keep_node_names)
-    report = ops_report(plan.client_tflite_graph_bytes)
-    return plan, report, None if options.skip_flex_ops_check else check_ops(report)
+    built = builder.build_plan(
+        next_computation,
+        source,
+        spec.form,
+        keep_ops=options.keep_ops,
+        allowlist=allowlist,
+        keep_node_names=options.keep_node_names,
+    )
+    return built, None if options.skip_flex_ops_check else check_ops(built.ops)
 
 
 def _task_artifacts(

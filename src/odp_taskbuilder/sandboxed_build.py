@@ -28,7 +28,7 @@ from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
-from odp_taskbuilder.ops.report import check_runtime, ops_report
+from odp_taskbuilder.ops.report import ReplacedOp, check_runtime, ops_report
 from odp_taskbuilder.privacy import budget_of
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.push import artifact_files
@@ -37,6 +37,8 @@ from odp_taskbuilder.transport import deadline as deadlines
 
 # Where the child leaves its artifacts, below its scratch directory.
 DIRECTORY = "artifacts"
+
+_MAX_MANIFEST_BYTES = 1 << 20
 
 _BUILD_FUNCTION = "odp_taskbuilder.sandboxed_build:build_in_scratch"
 
@@ -76,11 +78,24 @@ def build_sandboxed(
             _run(model, request, scratch)
         with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:
             group = take_artifacts(scratch, spec, options.artifact_only, staging)
+            replaced = _replaced_ops(scratch)
+            spec = spec.with_notices(tasks.notices_about_replaced_ops(replaced))
             spec = spec.with_notices(_runtime_notices(staging, options))
             (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
-            written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests)
+            written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests, replaced=replaced)
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
     return BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
+
+
+def _replaced_ops(scratch: pathlib.Path) -> dict[str, tuple[ReplacedOp, ...]]:
+    """What the sandbox says that it replaced, by file prefix of a task: no more than words in a report. Raises errors.ModelError."""
+    with _open(scratch / DIRECTORY, artifact_set.MANIFEST, _MAX_MANIFEST_BYTES) as file:
+        try:
+            replaced = manifest.parse_manifest(file.read()).replaced_ops
+        except ValueError as error:
+            raise errors.ModelError("The sandboxed work left no usable manifest.") from error
+    prefixes = ("", artifact_set.EVALUATION_PREFIX)
+    return {prefix: tuple(replaced.get(prefix + artifact_set.CLIENT_ONLY_PLAN, ())) for prefix in prefixes}
 
 
 def _runtime_notices(staging: pathlib.Path, options: BuildOptions) -> Iterable[str]:
@@ -123,6 +138,10 @@ def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, A
     artifacts = pathlib.Path(DIRECTORY)
     artifacts.mkdir()
     built.artifacts.write_files(artifacts)
+    # A manifest that lists no files: it tells what was replaced.
+    replaced = {prefix + artifact_set.CLIENT_ONLY_PLAN: ops.replaced for prefix, ops in built.ops.items()}
+    written = manifest.Manifest(built.spec.form.value, {}, {}, {}, replaced)
+    (artifacts / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
 
 
 def take_artifacts(

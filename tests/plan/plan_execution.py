@@ -141,7 +141,7 @@ class BuiltTask:
                 self.spec.dataset,
                 plan_pb2.ExampleSelector(),
             )
-            plan = builder.build_plan(self.evaluation if evaluates else self.process.next, source, form)
+            plan = builder.build_plan(self.evaluation if evaluates else self.process.next, source, form).plan
             directory = self.directory / f"{form.value}{'_eval' if evaluates else ''}"
             directory.mkdir()
             self._deployments[key] = Deployment(plan, self.task.model.clients, directory)

@@ -13,12 +13,14 @@ import errno
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.base.private_directory import private_directory
+from odp_taskbuilder.ops.report import ReplacedOp
 
 _STAGING_PREFIX = ".odp-task-staging-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.
@@ -44,6 +46,7 @@ def save(
     *,
     form: str,
     inputs: Mapping[str, str],
+    replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
     overwrite: bool = False,
 ) -> manifest.Manifest:
     """Writes an artifact set and its manifest to a directory.
@@ -53,6 +56,7 @@ def save(
       destination: the directory to make. See `check_destination` for one that exists.
       form: value of config.spec.PlanForm.
       inputs: digests of what the artifacts were made from (manifest.digest_file, manifest.digest_directory).
+      replaced: file prefix of a task -> the ops that were replaced in its client graph.
       overwrite: replace whatever the destination holds.
 
     Raises:
@@ -60,7 +64,7 @@ def save(
     """
     with staged_directory(destination, overwrite=overwrite) as staging:
         artifacts.write_files(staging)
-        result = manifest.make_manifest(staging, form=form, inputs=inputs)
+        result = manifest.make_manifest(staging, form=form, inputs=inputs, replaced=replaced)
         (staging / artifact_set.MANIFEST).write_text(result.to_json(), encoding="utf-8")
     return result
 

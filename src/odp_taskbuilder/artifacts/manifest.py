@@ -5,11 +5,12 @@
       "form": "MapReduce",
       "files": {"plan.pb": {"sha256": "...", "crc32c": "...", "size": 151342}, ...},
       "inputs": {"task_config": "<sha256>", "model/saved_model.pb": "<sha256>", ...},
+      "replaced_ops": {"client_only_plan.pb": {"MaxPoolGrad": {"count": 2, "by": "..."}, ...}, ...},
       "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...},
       "sha256": "..."
     }
 
-The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
+`replaced_ops` is there where ops of a client graph were replaced by ops that phones have. The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
 paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows it, base64 of the big-endian
 checksum, so that an uploaded object can be compared without being downloaded.
 """
@@ -24,13 +25,15 @@ import json
 import os
 import pathlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, BinaryIO, Optional, Union
 
 import google_crc32c
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.ops.report import ReplacedOp
 
 _PRODUCER = "odp-task"
 _SELF = "sha256"
@@ -58,12 +61,14 @@ class Manifest:
       files: name in the directory -> digest. The manifest itself is not among them.
       inputs: name of an input file, relative to what it belongs to -> its SHA-256.
       versions: distribution -> version that made the artifacts.
+      replaced_ops: name of a ClientOnlyPlan -> the ops that were replaced in its graph.
     """
 
     form: str
     files: Mapping[str, FileDigest]
     inputs: Mapping[str, str]
     versions: Mapping[str, str]
+    replaced_ops: Mapping[str, Sequence[ReplacedOp]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         document = {
@@ -73,6 +78,10 @@ class Manifest:
             "inputs": dict(sorted(self.inputs.items())),
             "versions": dict(self.versions),
         }
+        if self.replaced_ops:
+            document["replaced_ops"] = {
+                name: {op.op: {"count": op.count, "by": op.by} for op in ops} for name, ops in sorted(self.replaced_ops.items())
+            }
         document[_SELF] = hashlib.sha256(_render(document)).hexdigest()
         return _render(document).decode()
 
@@ -100,8 +109,14 @@ def digest_directory(directory: Union[str, os.PathLike], name: str) -> dict[str,
     return {f"{name}/{path.relative_to(root).as_posix()}": digest_file(path).sha256 for path in paths}
 
 
-def make_manifest(directory: Union[str, os.PathLike], *, form: str, inputs: Mapping[str, str]) -> Manifest:
-    """The manifest of the files that are in a directory now. Raises OSError."""
+def make_manifest(
+    directory: Union[str, os.PathLike],
+    *,
+    form: str,
+    inputs: Mapping[str, str],
+    replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
+) -> Manifest:
+    """The manifest of the files that are in a directory now; `replaced` by file prefix of a task. Raises OSError."""
     files = {entry.name: digest_file(entry.path) for entry in os.scandir(os.fspath(directory)) if entry.name != artifact_set.MANIFEST}
     versions = {}
     for distribution in _VERSIONED:
@@ -109,7 +124,8 @@ def make_manifest(directory: Union[str, os.PathLike], *, form: str, inputs: Mapp
             versions[distribution] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:  # TensorFlow also comes under other names.
             continue
-    return Manifest(form, files, dict(inputs), versions)
+    replaced_ops = {prefix + artifact_set.CLIENT_ONLY_PLAN: tuple(ops) for prefix, ops in replaced.items() if ops}
+    return Manifest(form, files, dict(inputs), versions, replaced_ops)
 
 
 def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:
@@ -128,8 +144,8 @@ def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:
     if len(content) > _MAX_MANIFEST_BYTES:
         raise errors.ArtifactError(f"{path} is no manifest: it is larger than {_MAX_MANIFEST_BYTES} bytes")
     try:
-        result = _from_document(json.loads(content))
-    except (ValueError, RecursionError) as error:
+        result = parse_manifest(content)
+    except ValueError as error:
         raise errors.ArtifactError(f"{path} is no manifest of odp-task: {error}") from None
     if result.to_json().encode() != content:
         raise errors.ArtifactError(f"{path} was changed after it was written")
@@ -199,6 +215,14 @@ def require_as_built(directory: Union[str, os.PathLike]) -> Comparison:
     return comparison
 
 
+def parse_manifest(content: bytes) -> Manifest:
+    """Reads what `Manifest.to_json` wrote; its own digest is not looked at. Raises ValueError."""
+    try:
+        return _from_document(json.loads(content))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def _open(path: Union[str, os.PathLike]) -> BinaryIO:
     # Opening a pipe that nobody writes to would wait for ever.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
@@ -218,7 +242,20 @@ def _from_document(document: Any) -> Manifest:
         if pathlib.PurePath(name).name != name or name in ("", ".", "..", artifact_set.MANIFEST):
             raise ValueError(f"{name!r} is not the name of an artifact")
         files[name] = FileDigest(str(digest["sha256"]), str(digest["crc32c"]), digest["size"])
-    return Manifest(str(document.get("form")), files, _mapping(document, "inputs"), _mapping(document, "versions"))
+    inputs, versions = _mapping(document, "inputs"), _mapping(document, "versions")
+    return Manifest(str(document.get("form")), files, inputs, versions, _replaced_ops(document))
+
+
+def _replaced_ops(document: Mapping[str, Any]) -> dict[str, tuple[ReplacedOp, ...]]:
+    result = {}
+    for name, ops in _mapping(document, "replaced_ops").items() if "replaced_ops" in document else ():
+        if not isinstance(ops, dict):
+            raise ValueError(f"the replaced ops of {name!r} are not an object")
+        for op, entry in ops.items():
+            if not isinstance(entry, dict) or set(entry) != {"count", "by"} or not isinstance(entry["count"], int):
+                raise ValueError(f"the entry of the replaced op {op!r} is not made of count and by")
+        result[name] = tuple(ReplacedOp(op, entry["count"], str(entry["by"])) for op, entry in ops.items())
+    return result
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import numpy as np
@@ -9,6 +10,7 @@ from google.protobuf import text_format
 
 from odp_taskbuilder.config.artifact_urls import STORAGE_PATH
 from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
+from odp_taskbuilder.ops.report import ReplacedOp
 from odp_taskbuilder.privacy import PrivacyBudget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 
@@ -118,6 +120,15 @@ def task_report(spec: TaskSpec, budget: PrivacyBudget) -> task_builder_pb2.TaskR
             dp.dp_clip_norm = budget.clip_norm
         dp.num_training_rounds = budget.rounds
     return report
+
+
+def notices_about_replaced_ops(replaced: Mapping[str, Sequence[ReplacedOp]]) -> list[str]:
+    """What a report says of the ops that were replaced in the client graphs of the tasks, by file prefix."""
+    return [
+        f"The {'evaluation' if prefix else 'training'} client plan computes {op.op} (x{op.count}) with ops that phones have: {op.by}."
+        for prefix, ops in replaced.items()
+        for op in ops
+    ]
 
 
 def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec: TaskSpec) -> str:

@@ -23,6 +23,7 @@ _LOCAL_OPTIONS = (
     "overwrite",
     "population",
     "rounds_per_day",
+    "keep_ops",
     "max_client_checkpoint_bytes",
     "allow_runtime",
     "trust_model",
@@ -57,6 +58,7 @@ _LOCAL_OPTIONS = (
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
 @options.absl_flag("build_artifact_only", help="Create no task; upload to the destinations that the config names, if any.")
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
+@options.absl_flag("keep_ops", help="Leave ops that phones lack, instead of writing them with ops that phones have.")
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
 @options.max_client_checkpoint_bytes
@@ -81,6 +83,7 @@ def command(
     storage_path: Optional[str],
     build_artifact_only: bool,
     skip_flex_ops_check: bool,
+    keep_ops: bool,
     skip_dp_check: bool,
     skip_dp_aggregator: bool,
     max_client_checkpoint_bytes: int,
@@ -113,6 +116,7 @@ def command(
             storage_path=storage_path,
         ),
         skip_flex_ops_check=skip_flex_ops_check,
+        keep_ops=keep_ops,
         artifact_only=build_artifact_only,
         trust_model=trust_model,
         max_client_checkpoint_bytes=max_client_checkpoint_bytes,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts import artifact_set, plan_reader
+from odp_taskbuilder.artifacts import artifact_set, manifest, plan_reader
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.provenance import Origin
-from odp_taskbuilder.ops.report import OpsReport, ops_report, with_kernels
+from odp_taskbuilder.ops.report import OpsReport, ReplacedOp, ops_report, with_kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,4 +50,15 @@ def _plans(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _file_ops(path: pathlib.Path, allowlist: Optional[Allowlist]) -> OpsReport:
     with plan_reader.open_plan(path) as plan:
-        return with_kernels(ops_report(plan.tflite_graph, allowlist=allowlist))
+        report = with_kernels(ops_report(plan.tflite_graph, allowlist=allowlist))
+    return dataclasses.replace(report, replaced=tuple(replaced_ops_beside(path)))
+
+
+def replaced_ops_beside(path: pathlib.Path) -> Sequence[ReplacedOp]:
+    """What the manifest in the directory of a Plan or ClientOnlyPlan says was replaced in its client graph; nothing without one."""
+    try:
+        replaced = manifest.read_manifest(path.parent).replaced_ops
+    except errors.OdpTaskError:
+        return ()
+    prefix = artifact_set.EVALUATION_PREFIX if path.name.startswith(artifact_set.EVALUATION_PREFIX) else ""
+    return replaced.get(prefix + artifact_set.CLIENT_ONLY_PLAN, ())

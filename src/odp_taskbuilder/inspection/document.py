@@ -60,6 +60,9 @@ def client_ops_document(graphs: Sequence[ClientOps], module_version: Optional[in
         {
             "name": graph.name,
             "unsupported": [_unsupported_op(graph, use) for use in graph.ops.unsupported(module_version)],
+            "replaced": [
+                {"name": op.op, "count": op.count, "by": op.by, "origins": _origins(graph, op.op)} for op in graph.ops.replaced
+            ],
             **ops_document(graph.ops),
         }
         for graph in graphs
@@ -70,13 +73,16 @@ def _unsupported_op(graph: ClientOps, use: OpUse) -> dict[str, Any]:
     advice = advice_for(use.op)
     return {
         "name": use.op,
-        "origins": [
-            {"part": origin.part.value, "name": origin.name, "backward": origin.backward}
-            for origin in graph.origins.get(use.op, ())
-        ],
+        "origins": _origins(graph, use.op),
         "source": advice and advice.source,
         "instead": advice and advice.instead,
     }
+
+
+def _origins(graph: ClientOps, op: str) -> list[dict[str, Any]]:
+    return [
+        {"part": origin.part.value, "name": origin.name, "backward": origin.backward} for origin in graph.origins.get(op, ())
+    ]
 
 
 def ops_document(ops: OpsReport) -> dict[str, Any]:

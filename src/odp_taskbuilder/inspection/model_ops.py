@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Optional, Union
 
@@ -42,13 +43,16 @@ def model_ops(
     )
     loaded = inputs.read_config(task_config, network)
     with inputs.local_model(saved_model, stage, network) as model:
-        built = build_tasks(model, loaded, options, stage=stage)
+        built = build_tasks(model, loaded, options, allowlist=allowlist, stage=stage)
         nodes = provenance.model_nodes(model)
     result = []
     for prefix, task in built.artifacts.tasks():
         graph = read_tflite(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph)
-        ops = with_kernels(ops_of(graph, allowlist=allowlist))
+        ops = with_kernels(dataclasses.replace(ops_of(graph, allowlist=allowlist), replaced=built.ops[prefix].replaced))
         flex = [use.op for use in ops.ops if use.kind is OpKind.FLEX]
         found = {op: provenance.origins(graph, op, nodes, built.spec.learning.metrics) for op in flex}
+        original = read_tflite(built.original_graphs[prefix])
+        for replaced in ops.replaced:
+            found[replaced.op] = provenance.origins(original, replaced.op, nodes, built.spec.learning.metrics)
         result.append(ClientOps("evaluation" if prefix else "training", ops, found))
     return result

@@ -61,6 +61,11 @@ def _client_ops(graph: ClientOps, module_version: Optional[int]) -> Iterator[str
         rows.append((use.op, use.kind.value, str(use.count), ", ".join(map(str, use.counts)), version, use.kernel))
     yield from (f"  {row}" for row in _aligned(rows))
     yield "Subgraphs: " + ", ".join(f"{index} {name}" for index, name in enumerate(ops.subgraphs))
+    if ops.replaced:
+        yield "Replaced, because phones lack them:"
+        for replaced in ops.replaced:
+            yield f"  {replaced}"
+            yield from (f"    from {origin}" for origin in graph.origins.get(replaced.op, ()))
     if not unsupported:
         wanted = "" if module_version is None else f" Version {module_version} runs it."
         yield f"Needs module version {ops.min_module_version or 'any'}.{wanted}"

@@ -43,6 +43,23 @@ class OpUse:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReplacedOp:
+    """An op that a client graph would have, were it not for the ops that stand in its place (replacement/).
+
+    Attributes:
+      count: how many operators were replaced.
+      by: what stands in their place, in words.
+    """
+
+    op: str
+    count: int
+    by: str
+
+    def __str__(self) -> str:
+        return f"{self.op}{f' x{self.count}' if self.count > 1 else ''}: {self.by}"
+
+
+@dataclasses.dataclass(frozen=True)
 class OpsReport:
     """The ops of one client graph.
 
@@ -50,11 +67,15 @@ class OpsReport:
       subgraphs: their names; the first is the main graph.
       ops: ordered by kind, then by name.
       stated_runtime: the release of TensorFlow Lite that the graph's converter says it needs; None where it says nothing.
+      replaced: the ops that a build replaced, where that is known: a flatbuffer does not say it.
+      kept: unsupported op -> why it was not replaced, a clause that follows the op's name.
     """
 
     subgraphs: tuple[str, ...]
     ops: tuple[OpUse, ...]
     stated_runtime: Optional[Runtime] = None
+    replaced: tuple[ReplacedOp, ...] = ()
+    kept: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def unsupported(self, module_version: Optional[int] = None) -> tuple[OpUse, ...]:
         """The ops that phones lack: those of no listed version, and those newer than `module_version` where it is given."""
@@ -140,10 +161,11 @@ def check_ops(report: OpsReport) -> str:
     if report.min_module_version is not None:
         return str(report.min_module_version)
     ops = {use.op: use.kernel for use in with_kernels(report).unsupported()}
+    reasons = "".join(f"{op} was not replaced: {report.kept[op]}. " for op in sorted(ops) if op in report.kept)
     raise errors.UnsupportedOpsError(
         f"Cannot build the ClientOnlyPlan: Please contact Google to register these ops: {dict(sorted(ops.items()))}",
         ops=dict(sorted(ops.items())),
-        next_step="`odp-task ops` says where each comes from and what avoids it; --skip_flex_ops_check builds all the same.",
+        next_step=f"{reasons}`odp-task ops` says where each comes from and what avoids it; --skip_flex_ops_check builds all the same.",
     )
 
 

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Optional
+
+import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder import replacement
 from odp_taskbuilder.config.spec import PlanForm
+from odp_taskbuilder.ops.allowlist import Allowlist
+from odp_taskbuilder.ops.report import OpKind, OpsReport, ReplacedOp, ops_report
 from odp_taskbuilder.plan import client, compaction, distribute_aggregate, map_reduce, tflite
 from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
 
+# An equivalent may bring ops that are replaced in turn; none that is known brings such ones.
+_MAX_PASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltPlan:
+    """A plan, and what is known of its client graph.
+
+    Attributes:
+      ops: of the client graph, with what was replaced and why ops that phones lack were not.
+      original_graph: the client's flatbuffer before anything was replaced in it, with the names of the graph's nodes.
+    """
+
+    plan: plan_pb2.Plan
+    ops: OpsReport
+    original_graph: bytes
+
 
 def build_plan(
-    next_computation: tff.Computation, source: client.DataSource, form: PlanForm, *, keep_node_names: bool = False
-) -> plan_pb2.Plan:
+    next_computation: tff.Computation,
+    source: client.DataSource,
+    form: PlanForm,
+    *,
+    keep_ops: bool = False,
+    allowlist: Optional[Allowlist] = None,
+    keep_node_names: bool = False,
+) -> BuiltPlan:
     """Builds the plan of a process.
 
     Args:
       next_computation: (state at the server, datasets at the clients) -> (state, metrics).
       source: how examples become the elements of the clients' datasets.
+      keep_ops: leave ops that phones lack in the client graph.
+      allowlist: which ops phones have; the built-in list unless given.
       keep_node_names: leave the names of the graph's nodes in the client's flatbuffer, for those who ask where its ops come from.
 
     Raises:
@@ -35,10 +67,44 @@ def build_plan(
         work = distribute_aggregate.extract_tensorflow(components.client_work)
         update_type = work.type_signature.result
     graph_def, phase = client.client_graph(work, work.type_signature.parameter[1], update_type, source)
-    tflite_graph = tflite.convert(graph_def, phase.tensorflow_spec)
+    original_graph = tflite.convert(graph_def, phase.tensorflow_spec)
     plan.phase[0].client_phase.CopyFrom(phase)
+    tflite_graph, ops = original_graph, ops_report(original_graph, allowlist=allowlist)
+    if not keep_ops:
+        tflite_graph, ops = _replaced(original_graph, ops, graph_def, phase.tensorflow_spec, allowlist)
     plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)
-    return plan
+    final = ops_report(plan.client_tflite_graph_bytes, allowlist=allowlist)
+    return BuiltPlan(plan, dataclasses.replace(final, replaced=ops.replaced, kept=ops.kept), original_graph)
+
+
+def _replaced(
+    original_graph: bytes,
+    original: OpsReport,
+    graph_def: tf.compat.v1.GraphDef,
+    spec: plan_pb2.TensorflowSpec,
+    allowlist: Optional[Allowlist],
+) -> tuple[bytes, OpsReport]:
+    """The client's flatbuffer without ops that phones lack, as far as there are equivalents.
+
+    Only the converter knows what becomes of a node: some ops it writes out in builtin ones or takes to be dead, in one graph and not in
+    the next. So what it left to TensorFlow is replaced, and the graph converted again.
+    """
+    tflite_graph, ops = original_graph, original
+    kept: dict[str, str] = {}
+    for _ in range(_MAX_PASSES):
+        lacking = {use.op for use in ops.unsupported() if use.kind is OpKind.FLEX} - set(kept)
+        if not lacking:
+            break
+        graph_def, reasons = replacement.replace_ops(graph_def, lacking)
+        kept.update(reasons)
+        tflite_graph = tflite.convert(graph_def, spec)
+        ops = ops_report(tflite_graph, allowlist=allowlist)
+    left = {use.op: use.count for use in ops.unsupported()}
+    numbers = {use.op: use.count - left.get(use.op, 0) for use in original.unsupported() if use.op in replacement.EQUIVALENTS}
+    replaced = [ReplacedOp(op, number, replacement.EQUIVALENTS[op].by) for op, number in sorted(numbers.items()) if number > 0]
+    return tflite_graph, dataclasses.replace(
+        ops, replaced=tuple(replaced), kept={op: reason for op, reason in sorted(kept.items()) if op in left}
+    )
 
 
 def client_only_plan(plan: plan_pb2.Plan) -> plan_pb2.ClientOnlyPlan:

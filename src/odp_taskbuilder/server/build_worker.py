@@ -52,7 +52,11 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
         )
         built = build_tasks(saved_model, loaded, build_options, stage=stage)
         directory.save(
-            built.artifacts, pathlib.Path(sandboxed_build.DIRECTORY), form=built.spec.form.value, inputs=built.inputs
+            built.artifacts,
+            pathlib.Path(sandboxed_build.DIRECTORY),
+            form=built.spec.form.value,
+            inputs=built.inputs,
+            replaced={prefix: ops.replaced for prefix, ops in built.ops.items()},
         )
     except (errors.ConfigError, errors.PrivacyBudgetError) as error:
         return {"error": failures.to_document(error), "stage": stages[-1], "report": ""}

@@ -1,0 +1,26 @@
+"""Ops that phones lack, written with ops that they have (spec: rewrites.md).
+
+    graph_def, kept = replace_ops(graph_def, {"MaxPoolGrad"})   # graph.py
+    EQUIVALENTS["MaxPoolGrad"].by                                # equivalent.py: what takes its place, in words
+
+An equivalent is a function over the tensors of one node; the modules here hold them by subject. This room knows TensorFlow graphs and
+nothing of plans, of TFLite's files or of lists of ops: who calls it says what is to be replaced.
+"""
+
+from odp_taskbuilder.replacement import activations, convolutions, counting, crossentropy, normalization, pooling, resizing
+from odp_taskbuilder.replacement.equivalent import EQUIVALENTS, Equivalent, NoEquivalentError
+from odp_taskbuilder.replacement.graph import replace_ops
+
+__all__ = [
+    "EQUIVALENTS",
+    "Equivalent",
+    "NoEquivalentError",
+    "activations",
+    "convolutions",
+    "counting",
+    "crossentropy",
+    "normalization",
+    "pooling",
+    "replace_ops",
+    "resizing",
+]

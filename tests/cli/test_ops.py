@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-_COMMAND = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "ops"]
+from odp_taskbuilder.ops.allowlist import Allowlist
+
+_ODP_TASK = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()"]
+_COMMAND = [*_ODP_TASK, "ops"]
 
 
 def _run(*arguments):
@@ -109,17 +112,53 @@ def emnist(tmp_path_factory):
 def test_an_emnist_cnn_is_told_which_layers_and_loss_bring_what_phones_lack(emnist):
     folder, _ = emnist
     run = _run("--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt", "--json")
-    assert run.returncode == 6
+    assert run.returncode == 0
     (graph,) = json.loads(run.stdout)
+    assert (graph["unsupported"], graph["min_module_version"]) == ([], 341912000)
     assert {
         op["name"]: [(origin["part"], origin["name"], origin["backward"]) for origin in op["origins"]]
-        for op in graph["unsupported"]
+        for op in graph["replaced"]
     } == {
         "Conv2DBackpropFilter": [("layer", "sequential/shapes", True), ("layer", "sequential/strokes", True)],
         "MaxPoolGrad": [("layer", "sequential/halve_again", True), ("layer", "sequential/halve", True)],
         "SparseSoftmaxCrossEntropyWithLogits": [("loss", "sparse_categorical_crossentropy", False)],
     }
-    assert all(op["instead"] for op in graph["unsupported"])
+    assert {op["name"]: op["count"] for op in graph["replaced"]} == {
+        "Conv2DBackpropFilter": 2,
+        "MaxPoolGrad": 2,
+        "SparseSoftmaxCrossEntropyWithLogits": 1,
+    }
+
+
+def test_what_was_replaced_stands_in_report_manifest_and_listings(emnist, tmp_path):
+    folder, _ = emnist
+    arguments = ["build", "--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt", "--output", tmp_path]
+    built = subprocess.run([*_ODP_TASK, *arguments], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    artifacts = tmp_path / "emnist"
+    wanted = {"Conv2DBackpropFilter": 2, "MaxPoolGrad": 2, "SparseSoftmaxCrossEntropyWithLogits": 1}
+    written = json.loads((artifacts / "manifest.json").read_text())["replaced_ops"]["client_only_plan.pb"]
+    assert {op: entry["count"] for op, entry in written.items()} == wanted
+    report = (artifacts / "report.pbtxt").read_text()
+    assert all(f"# The training client plan computes {op} (x{count}) with ops that phones have: " in report for op, count in wanted.items())
+    (graph,) = json.loads(_run(artifacts, "--json").stdout)
+    assert {op["name"]: op["count"] for op in graph["replaced"]} == wanted
+    text = subprocess.run([*_ODP_TASK, "inspect", artifacts], capture_output=True, text=True).stdout
+    assert "replaced" in text and "Conv2DBackpropFilter x2: slices of the input" in text
+
+
+def test_ops_are_kept_on_request_and_where_a_newer_list_has_them(emnist, tmp_path):
+    folder, _ = emnist
+    arguments = ["build", "--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt", "--output", tmp_path]
+    kept = subprocess.run([*_ODP_TASK, *arguments, "--keep_ops"], capture_output=True, text=True)
+    assert kept.returncode == 6
+    assert "Please contact Google to register these ops: {'Conv2DBackpropFilter': 'Conv2DCustomBackpropFilterOp<CPUDevice, float>'" in kept.stderr
+    known = "".join(f"341812000,{op}\n" for op in Allowlist.builtin().min_module_versions)
+    (tmp_path / "ops.csv").write_text(f"{known}351812000,MaxPoolGrad\n")
+    model = ["--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt"]
+    (graph,) = json.loads(_run(*model, "--allowlist", tmp_path / "ops.csv", "--json").stdout)
+    assert {op["name"] for op in graph["replaced"]} == {"Conv2DBackpropFilter", "SparseSoftmaxCrossEntropyWithLogits"}
+    assert graph["min_module_version"] == 351812000
 
 
 def test_the_network_written_as_advised_runs_on_phones(emnist):

@@ -138,6 +138,7 @@ def _client(client: Client) -> dict[str, Any]:
             "outputs": _tensors(graph.outputs),
             "subgraphs": [dataclasses.asdict(subgraph) for subgraph in graph.subgraphs],
             **{key: value for key, value in ops_document(client.ops).items() if key != "subgraphs"},
+            **({"replaced": [dataclasses.asdict(op) for op in client.ops.replaced]} if client.ops.replaced else {}),
         },
     }
 

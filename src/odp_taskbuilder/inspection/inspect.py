@@ -12,6 +12,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, plan_reader, wire
 from odp_taskbuilder.artifacts.tensors import TensorSpec
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, read_checkpoint_facts
+from odp_taskbuilder.inspection.client_ops import replaced_ops_beside
 from odp_taskbuilder.inspection.plan_facts import PlanFacts, read_plan_facts
 from odp_taskbuilder.inspection.traffic import Traffic, traffic_of
 from odp_taskbuilder.ops.allowlist import Allowlist
@@ -123,8 +124,14 @@ def inspect_file(path: pathlib.Path, *, statistics: bool = True, allowlist: Opti
         if source[max(0, len(source) - len(MAGIC)) :] == MAGIC:
             facts = read_checkpoint_facts(checkpoint_reader.Checkpoint(source, str(path)), statistics=statistics)
         else:
-            facts = read_plan_facts(plan_reader.parse_plan(source, str(path)), allowlist)
+            facts = _with_replaced_ops(read_plan_facts(plan_reader.parse_plan(source, str(path)), allowlist), path)
     return InspectedFile(path, _task(path), facts)
+
+
+def _with_replaced_ops(facts: PlanFacts, path: pathlib.Path) -> PlanFacts:
+    """The facts with what the manifest beside the plan says was replaced."""
+    ops = dataclasses.replace(facts.client.ops, replaced=tuple(replaced_ops_beside(path)))
+    return dataclasses.replace(facts, client=dataclasses.replace(facts.client, ops=ops))
 
 
 def _task(path: pathlib.Path) -> str:

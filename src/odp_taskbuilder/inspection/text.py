@@ -175,6 +175,7 @@ def _client(client: Client, traffic: Traffic) -> Iterator[str]:
     yield from _entry("flex ops", _ops(client.ops, OpKind.FLEX))
     yield from _entry("builtin ops", _ops(client.ops, OpKind.BUILTIN))
     yield from _entry("custom ops", _ops(client.ops, OpKind.CUSTOM))
+    yield from _entry("replaced", [str(op) for op in client.ops.replaced])
 
 
 def _ops(ops: OpsReport, kind: OpKind) -> list[str]:

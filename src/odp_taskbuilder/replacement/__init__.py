@@ -3,8 +3,9 @@
     graph_def, kept = replace_ops(graph_def, {"MaxPoolGrad"})   # graph.py
     EQUIVALENTS["MaxPoolGrad"].by                                # equivalent.py: what takes its place, in words
 
-An equivalent is a function over the tensors of one node; the modules here hold them by subject. This room knows TensorFlow graphs and
-nothing of plans, of TFLite's files or of lists of ops: who calls it says what is to be replaced.
+An equivalent is a function over the tensors of one node; the modules here hold them by subject.
+
+Uses TensorFlow and no other room. Which ops phones lack, what a converter makes of a graph, and what becomes of it is for who calls.
 """
 
 from odp_taskbuilder.replacement import activations, convolutions, counting, crossentropy, normalization, pooling, resizing

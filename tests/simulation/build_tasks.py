@@ -30,9 +30,35 @@ def main(directory: pathlib.Path) -> None:
         path.write_text(text)
         options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=skip_dp_aggregator))
         build.build(MODEL, path, directory / name, options)
+    save_convolutional_model(directory / "convolutional_model")
+    (directory / "convolutional.pbtxt").write_text(small)
+    options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True))
+    build.build(directory / "convolutional_model", directory / "convolutional.pbtxt", directory / "convolutional", options)
     # What only the Task says needs no other plan.
     vary(directory, "unconditional", "min_example_count: 1", "")
     vary(directory, "long", "total_iteration: 100", "total_iteration: 200")
+
+
+def save_convolutional_model(path: pathlib.Path) -> None:
+    """A model as people bring them: its gradients need TensorFlow ops that phones lack."""
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    tf.keras.utils.set_random_seed(8)
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            layers.Reshape([8, 8, 1], input_shape=[64]),
+            layers.Conv2D(8, 3, activation="elu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    spec = (tf.TensorSpec([None, 64], tf.float32), tf.TensorSpec([None, 1], tf.int64))
+    functional = tff.learning.models.functional_model_from_keras(model, loss, input_spec=spec)
+    tff.learning.models.save_functional_model(functional, str(path))
 
 
 def vary(directory: pathlib.Path, name: str, old: str, new: str) -> None:

@@ -53,6 +53,18 @@ def test_weights_and_metrics_are_those_of_tff(run, tasks):
             assert len(published) == len([name for name in wanted.metrics if name.startswith("server/")]) > 1
 
 
+def test_a_convolutional_model_with_sparse_labels_passes_the_op_check_and_trains_as_in_tff(run, tasks):
+    given = {"saved_model": tasks / "convolutional_model", "task_config": str(tasks / "convolutional.pbtxt")}
+    _, oracle_directory = run("convolutional", "tff", engine="tff", rounds=3, **given)
+    _, directory = run("convolutional", "local", rounds=3)
+    start, expected = weights(oracle_directory, 0), weights(oracle_directory, 3)
+    moved = np.linalg.norm(expected - start)
+    assert moved > 0.1
+    assert np.linalg.norm(weights(directory, 3) - expected) <= 1e-5 * moved
+    # The plan's own word: which ops were written with others.
+    assert "Conv2DBackpropFilter" in (tasks / "convolutional" / "digits" / "report.pbtxt").read_text()
+
+
 def test_communication_is_the_size_of_the_files(run, tasks, tmp_path):
     summary, directory = run(rounds=2)
     artifacts = tasks / "plain" / "digits"

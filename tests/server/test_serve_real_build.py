@@ -47,7 +47,7 @@ def config(root):
 
 def test_artifacts_and_report(server, root, config):
     response = parsed(server.post(build_request(root / "models" / "digits", config), artifacts=True, timeout=300))
-    assert response.task_group.training_task.min_client_version == "341912000", response
+    assert response.task_group.training_task.min_client_version == "341812000", response
     assert 5.9 < response.task_report.dp_hyperparameters.dp_epsilon <= 6
     for prefix in ("", "eval_"):
         plan = plan_pb2.Plan.FromString((root / "out" / f"{prefix}plan.pb").read_bytes())

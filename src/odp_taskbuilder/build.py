@@ -10,11 +10,12 @@ import dataclasses
 import pathlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Callable, Optional
 
 from google.protobuf import text_format
 
+from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import directory, manifest, phone_fit, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from odp_taskbuilder.learning.preprocessing import ExampleParser
     from odp_taskbuilder.plan import builder
+    from odp_taskbuilder.retracing import RetracedLoop
 
 # What TensorFlow generates takes a tenth of it, and the flatbuffer under conversion some more.
 _TEMPORARY_BYTES = 4 << 20
@@ -52,6 +54,7 @@ class BuiltTasks:
       ops: file prefix of a task ("" or "eval_") -> the ops of its client graph.
       inputs: digests of the model's files and of the config.
       original_graphs: file prefix of a task -> its client graph before ops were replaced, a flatbuffer that names its nodes.
+      loops: what became of the model's loops and conditionals.
     """
 
     spec: TaskSpec
@@ -62,6 +65,7 @@ class BuiltTasks:
     ops: dict[str, OpsReport]
     inputs: Mapping[str, str]
     original_graphs: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    loops: tuple[RetracedLoop, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +160,7 @@ def build_tasks(
         from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
         from odp_taskbuilder.model import load
         from odp_taskbuilder.plan import initial_state
+        from odp_taskbuilder.retracing import retrace_model
     with stage("loading the model"):
         loaded_model = load.load_model(saved_model)
         limits.check_sizes(loaded_model, spec)
@@ -163,6 +168,9 @@ def build_tasks(
         with task_config.located():
             parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
     with stage("composing the learning process"):
+        loops: tuple[RetracedLoop, ...] = ()
+        if not options.keep_ops:
+            loaded_model, loops = retrace_model(loaded_model)
         model = training.with_metrics(loaded_model, spec.learning.metrics)
         model_checks.check_loss(model)
         metrics.check_fit(model, spec.learning.metrics, task_config)
@@ -175,7 +183,7 @@ def build_tasks(
     if spec.mode.trains:
         with stage("building the training plan"):
             uri = spec.training.example_selector_uri
-            built, version = _build_plan(process.next, parser, spec, uri, options, allowlist)
+            built, version = _build_plan(process.next, parser, spec, uri, options, allowlist, loops)
         plans[""] = built
         task = tasks.make_task(spec, evaluation=False, artifact_only=options.artifact_only, min_client_version=version)
         group.training_task.CopyFrom(task)
@@ -185,7 +193,7 @@ def build_tasks(
         with stage("building the evaluation plan"):
             computation = evaluation.evaluation_computation(model, state_type)
             uri = spec.evaluation.rounds.example_selector_uri
-            built, version = _build_plan(computation, parser, spec, uri, options, allowlist)
+            built, version = _build_plan(computation, parser, spec, uri, options, allowlist, loops)
         plans["eval_"] = built
         task = tasks.make_task(spec, evaluation=True, artifact_only=options.artifact_only, min_client_version=version)
         group.eval_task.CopyFrom(task)
@@ -199,7 +207,7 @@ def build_tasks(
     report = tasks.task_report(spec, budget)
     artifacts = ArtifactSet(train_artifacts, eval_artifacts, tasks.report_text(report, budget, spec))
     originals = {prefix: built.original_graph for prefix, built in plans.items()}
-    return BuiltTasks(spec, budget, artifacts, report, group, ops, digests, originals)
+    return BuiltTasks(spec, budget, artifacts, report, group, ops, digests, originals, loops)
 
 
 def _build_plan(
@@ -209,6 +217,7 @@ def _build_plan(
     selector_uri: str,
     options: BuildOptions,
     allowlist: Optional[Allowlist],
+    loops: Sequence[RetracedLoop],
 ) -> tuple[builder.BuiltPlan, Optional[str]]:
     """Returns the plan and the module version that its ops need (None when that was not checked)."""
     from odp_taskbuilder.plan import builder, client
@@ -222,7 +231,14 @@ def _build_plan(
         allowlist=allowlist,
         keep_node_names=options.keep_node_names,
     )
-    return built, None if options.skip_flex_ops_check else check_ops(built.ops)
+    if options.skip_flex_ops_check:
+        return built, None
+    try:
+        return built, check_ops(built.ops)
+    except errors.UnsupportedOpsError as error:
+        kept = [f"{loop.name} stays as it is: {loop.reason}." for loop in loops if loop.form == "kept"]
+        error.next_step = "\n".join(filter(None, [*kept, error.next_step]))
+        raise
 
 
 def _task_artifacts(

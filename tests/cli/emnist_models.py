@@ -89,6 +89,7 @@ def main(folder, config):
     )
     _save_recurrent(f"{folder}/recurrent")
     documents = {name: client_ops_document(model_ops(f"{folder}/{name}", config), None) for name in ("advised", "recurrent")}
+    documents["kept"] = client_ops_document(model_ops(f"{folder}/recurrent", config, keep_ops=True), None)
     print(json.dumps(documents))
     sys.stdout.flush()
     # TFF complains while the interpreter goes down.

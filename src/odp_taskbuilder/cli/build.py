@@ -23,11 +23,11 @@ _LOCAL_OPTIONS = (
     "overwrite",
     "population",
     "rounds_per_day",
-    "keep_ops",
     "max_client_checkpoint_bytes",
     "allow_runtime",
     "trust_model",
     "sandbox",
+    "keep_ops",
 )
 
 
@@ -58,7 +58,7 @@ _LOCAL_OPTIONS = (
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
 @options.absl_flag("build_artifact_only", help="Create no task; upload to the destinations that the config names, if any.")
 @options.absl_flag("skip_flex_ops_check", help="Build even when phones lack an op of the client graph.")
-@options.absl_flag("keep_ops", help="Leave ops that phones lack, instead of writing them with ops that phones have.")
+@options.absl_flag("keep_ops", help="Leave ops that phones lack, loops and conditionals as they are, instead of writing them anew.")
 @options.absl_flag("skip_dp_check", help="Build even when epsilon exceeds the target.")
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
 @options.max_client_checkpoint_bytes

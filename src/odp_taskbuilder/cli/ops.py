@@ -27,6 +27,7 @@ from odp_taskbuilder.transport.deadline import Network
 @click.option(
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."
 )
+@options.absl_flag("keep_ops", help="Of a model: as built with --keep_ops, where nothing takes the place of ops that phones lack.")
 @options.trust_model
 @network_options
 @options.json_option
@@ -36,6 +37,7 @@ def command(
     task_config: Optional[str],
     min_module_version: Optional[int],
     allowlist_file: Optional[pathlib.Path],
+    keep_ops: bool,
     trust_model: bool,
     network: Network,
     json_mode: bool,
@@ -66,6 +68,7 @@ def command(
             task_config,
             allowlist=allowlist,
             trust_model=trust_model,
+            keep_ops=keep_ops,
             stage=output.Progress().stage,
             network=network,
         )

@@ -18,8 +18,8 @@ class BuildOptions:
     Attributes:
       resolve: options that take part in resolving the config.
       skip_flex_ops_check: build even when phones lack an op of the client graph.
-      keep_ops: leave ops that phones lack as they are, instead of replacing them by ops that phones have.
       trust_model: load the model without scanning it first. Loading may execute parts of it, with the rights of this process.
+      keep_ops: leave the model's ops, loops and conditionals as they are, though phones may lack some.
       keep_node_names: leave the names of the graph's nodes in the client graphs: `odp-task ops` tells by them where an op comes from.
       artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
       max_client_checkpoint_bytes: refuse a model whose checkpoint is larger on phones, uncompressed; None for no limit.
@@ -28,8 +28,8 @@ class BuildOptions:
 
     resolve: ResolveOptions = ResolveOptions()
     skip_flex_ops_check: bool = False
-    keep_ops: bool = False
     trust_model: bool = False
+    keep_ops: bool = False
     keep_node_names: bool = False
     artifact_only: bool = False
     max_client_checkpoint_bytes: Optional[int] = phone_limits.MAX_CLIENT_CHECKPOINT_BYTES

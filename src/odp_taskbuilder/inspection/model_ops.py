@@ -26,6 +26,7 @@ def model_ops(
     *,
     allowlist: Optional[Allowlist] = None,
     trust_model: bool = False,
+    keep_ops: bool = False,
     stage: Stage = unannounced,
     network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
 ) -> list[ClientOps]:
@@ -37,6 +38,7 @@ def model_ops(
         resolve=ResolveOptions(skip_dp_check=True),
         skip_flex_ops_check=True,
         trust_model=trust_model,
+        keep_ops=keep_ops,
         keep_node_names=True,
         max_client_checkpoint_bytes=None,
         allow_runtime=None,

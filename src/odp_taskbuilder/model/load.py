@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 import numpy as np
 import tensorflow as tf
@@ -45,16 +45,38 @@ tf.register_tensor_conversion_function(
 )
 
 
+# Takes and returns what the function of that name in the SavedModel does: its outputs flat, or as one tensor.
+ForwardFunction = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardFunctions:
+    """What a saved FunctionalModel computes: as loaded, concrete functions of TensorFlow.
+
+    Attributes:
+      training, inference: of `model_weights`, `x`, `training`.
+      loss: of output, label, sample_weight.
+      output_specs: the structure of what `training` and `inference` compute.
+    """
+
+    training: ForwardFunction
+    inference: ForwardFunction
+    loss: ForwardFunction
+    output_specs: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
     """A FunctionalModel and its weights, apart from each other.
 
     Attributes:
       functional_model: a `tff.learning.models.FunctionalModel` whose `initial_weights` are `WeightSpec`s and which has no metrics.
+      forward: what `functional_model` is made of.
       trainable, non_trainable: the restored variables, in the order of `functional_model.initial_weights`.
     """
 
     functional_model: tff.learning.models.FunctionalModel
+    forward: ForwardFunctions
     trainable: tuple[tf.Variable, ...]
     non_trainable: tuple[tf.Variable, ...]
 
@@ -62,6 +84,11 @@ class LoadedModel:
     def input_spec(self) -> Any:
         """The pair (features, label) of TensorSpecs, or of structures of them, with the batch as first axis."""
         return self.functional_model.input_spec
+
+    def with_forward(self, forward: ForwardFunctions) -> LoadedModel:
+        """The model with other functions, on the same weights."""
+        model = _functional_model(self.functional_model.initial_weights, forward, self.input_spec)
+        return dataclasses.replace(self, functional_model=model, forward=forward)
 
 
 def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
@@ -92,17 +119,19 @@ def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
         )
     try:
         trainable, non_trainable = _weights(members)
-        functional_model = tff.learning.models.FunctionalModel(
-            initial_weights=(_specs(trainable), _specs(non_trainable)),
-            predict_on_batch_fn=_predict_on_batch(members),
-            loss_fn=_loss(members),
-            input_spec=_tensor_specs(members["serialized_input_spec"]),
+        forward = ForwardFunctions(
+            _function(members, "predict_on_batch_training"),
+            _function(members, "predict_on_batch_inference"),
+            _function(members, "loss"),
+            _tensor_specs(members["predict_on_batch_training_type_spec"]),
         )
+        weights = _specs(trainable), _specs(non_trainable)
+        functional_model = _functional_model(weights, forward, _tensor_specs(members["serialized_input_spec"]))
     except errors.ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - members of the right names may still hold anything.
         raise errors.ModelError(f"The FunctionalModel in {path} cannot be read: {_first_line(error)}") from error
-    return LoadedModel(functional_model, trainable, non_trainable)
+    return LoadedModel(functional_model, forward, trainable, non_trainable)
 
 
 def _genuine(value: Any, kind: type, name: str) -> Any:
@@ -139,28 +168,20 @@ def _specs(variables: tuple[tf.Variable, ...]) -> tuple[WeightSpec, ...]:
     return tuple(WeightSpec(tuple(v.shape), v.dtype.as_numpy_dtype) for v in variables)
 
 
-def _predict_on_batch(members: Mapping[str, Any]) -> Any:
-    output_specs = _tensor_specs(members["predict_on_batch_training_type_spec"])
-    training_pass = _function(members, "predict_on_batch_training")
-    inference_pass = _function(members, "predict_on_batch_inference")
-
+def _functional_model(initial_weights: Any, forward: ForwardFunctions, input_spec: Any) -> tff.learning.models.FunctionalModel:
     @tf.function
     def predict_on_batch(model_weights, x, training):
-        function = training_pass if training else inference_pass
-        return _unflatten(function(model_weights=model_weights, x=x, training=training), output_specs)
-
-    return predict_on_batch
-
-
-def _loss(members: Mapping[str, Any]) -> Any:
-    flat_loss = _function(members, "loss")
+        function = forward.training if training else forward.inference
+        return _unflatten(function(model_weights=model_weights, x=x, training=training), forward.output_specs)
 
     # Models saved by early releases have no type for the loss; it is one scalar.
     def loss(output, label, sample_weight=None):
-        flat = flat_loss(output, label, sample_weight)
+        flat = forward.loss(output, label, sample_weight)
         return tf.nest.flatten(flat)[0]
 
-    return loss
+    return tff.learning.models.FunctionalModel(
+        initial_weights=initial_weights, predict_on_batch_fn=predict_on_batch, loss_fn=loss, input_spec=input_spec
+    )
 
 
 def _unflatten(flat: Any, specs: Any) -> Any:

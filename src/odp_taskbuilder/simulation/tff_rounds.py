@@ -73,6 +73,7 @@ class _Oracle:
         from odp_taskbuilder.learning import evaluation, preprocessing, training
         from odp_taskbuilder.model.load import load_model
         from odp_taskbuilder.privacy import privacy_budget
+        from odp_taskbuilder.retracing import retrace_model
 
         deployment = setup.deployment
         skipped = deployment.privacy is None
@@ -80,7 +81,8 @@ class _Oracle:
         privacy = (
             spec.privacy if skipped else dataclasses.replace(spec.privacy, noise_multiplier=deployment.privacy.noise_multiplier)
         )
-        loaded = load_model(setup.saved_model)
+        # TFF's runtime executes a placeholder that saved loops carry along.
+        loaded, _ = retrace_model(load_model(setup.saved_model))
         model = training.with_metrics(loaded, spec.learning.metrics)
         process = training.training_process(model, spec, privacy_budget(privacy))
         self._state_type = process.initialize.type_signature.result.member

@@ -24,7 +24,7 @@ from odp_taskbuilder.build_request import DEFAULT_OUTPUT, Path, check_request, i
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import TaskSpec
-from odp_taskbuilder.model import admission, input_spec
+from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime
 from odp_taskbuilder.privacy import PrivacyBudget, budget_of
@@ -145,9 +145,7 @@ def build_tasks(
     # What is cheap goes first: a model that does not fit is told before anybody waits for the accounting.
     if not options.trust_model:
         with stage("scanning the model"):
-            admission.require_admissible(saved_model)
-            with task_config.located():
-                input_spec.check_examples(input_spec.read_model_spec(saved_model), spec.label_name)
+            admission.require_fit(saved_model, task_config, spec.label_name)
     with stage("privacy accounting"):
         budget = budget_of(spec)
     if digests is None:

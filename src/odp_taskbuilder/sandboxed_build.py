@@ -47,11 +47,11 @@ def build_sandboxed(
     saved_model: Path,
     task_config: Path,
     output: Path = DEFAULT_OUTPUT,
-    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    options: BuildOptions = BuildOptions(),
     *,
     overwrite: bool = False,
     stage: Stage = unannounced,
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
+    network: deadlines.Network = deadlines.Network(),
 ) -> BuildResult:
     """Builds as `build.build` does, with the same arguments, result and errors, but loads the model in a sandbox only.
 
@@ -62,15 +62,15 @@ def build_sandboxed(
     """
     request = check_request(task_config, output, options, overwrite=overwrite, network=network)
     spec = request.spec
-    with stage("privacy accounting"):
-        budget = budget_of(spec)
-    report = tasks.task_report(spec, budget)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(inputs.local_model(saved_model, stage, network))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odp-task-sandbox-")))
         if not options.trust_model:
             with stage("scanning the model"):
-                admission.require_admissible(model)
+                admission.require_fit(model, request.task_config, spec.label_name)
+        with stage("privacy accounting"):
+            budget = budget_of(spec)
+        report = tasks.task_report(spec, budget)
         # Only now: the scan has bounded how much there is to read.
         digests = input_digests(model, request.task_config)
         spec = phone_fit.fitting_phones(spec, model, options.max_client_checkpoint_bytes)

@@ -20,8 +20,8 @@ from odp_taskbuilder.simulation.sampling import Sampling
 from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simulate
 
 _DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
-# Bad clients of a round that are named.
 _WHY_ZEROS = "their gradients, updates or metrics were not finite or absurdly large (scale the features)"
+# Bad clients of a round that are named.
 _MAX_NAMED = 3
 
 

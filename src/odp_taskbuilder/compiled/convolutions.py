@@ -18,32 +18,27 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 @translates("CONV_2D")
 def _conv_2d(op: Op, x: Value, filters: Value, bias: Optional[Value] = None) -> Value:
-    options = op.options
     # TFLite's filters are [out, height, width, in]; fewer inputs than channels are groups.
-    out = jax.lax.conv_general_dilated(
-        jnp.asarray(x),
-        jnp.transpose(filters, (1, 2, 3, 0)),
-        window_strides=(options.strideH, options.strideW),
-        padding=_PADDINGS[options.padding],
-        rhs_dilation=(options.dilationHFactor, options.dilationWFactor),
-        dimension_numbers=_LAYOUT,
-        feature_group_count=x.shape[-1] // filters.shape[-1],
-    )
-    return activated(op, out if bias is None else out + bias)
+    return _convolved(op, x, jnp.transpose(filters, (1, 2, 3, 0)), bias, groups=x.shape[-1] // filters.shape[-1])
 
 
 @translates("DEPTHWISE_CONV_2D")
 def _depthwise_conv_2d(op: Op, x: Value, filters: Value, bias: Optional[Value] = None) -> Value:
-    options = op.options
     # [1, height, width, channels * multiplier], the multiples of a channel side by side.
+    return _convolved(op, x, jnp.transpose(filters, (1, 2, 0, 3)), bias, groups=x.shape[-1])
+
+
+def _convolved(op: Op, x: Value, filters: Value, bias: Optional[Value], *, groups: int) -> Value:
+    """x [batch, height, width, in] with filters [height, width, in of a group, out], as the operator's options say."""
+    options = op.options
     out = jax.lax.conv_general_dilated(
         jnp.asarray(x),
-        jnp.transpose(filters, (1, 2, 0, 3)),
+        filters,
         window_strides=(options.strideH, options.strideW),
         padding=_PADDINGS[options.padding],
         rhs_dilation=(options.dilationHFactor, options.dilationWFactor),
         dimension_numbers=_LAYOUT,
-        feature_group_count=x.shape[-1],
+        feature_group_count=groups,
     )
     return activated(op, out if bias is None else out + bias)
 

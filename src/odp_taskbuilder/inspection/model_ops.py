@@ -28,7 +28,7 @@ def model_ops(
     trust_model: bool = False,
     keep_ops: bool = False,
     stage: Stage = unannounced,
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
+    network: deadlines.Network = deadlines.Network(),
 ) -> list[ClientOps]:
     """Builds the client graphs of a model and a task config, and tells where their flex ops come from. Takes as long as a build.
 

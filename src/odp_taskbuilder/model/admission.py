@@ -10,6 +10,7 @@ import pathlib
 from typing import Optional, Union
 
 from odp_taskbuilder import errors, scan
+from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.model import input_spec
 
 
@@ -21,6 +22,18 @@ def examine(path: Union[str, pathlib.Path]) -> tuple[scan.ScanReport, Optional[s
     """
     report = scan.scan_model(path)
     return report, None if report.is_safe else input_spec.misfit(path)
+
+
+def require_fit(path: Union[str, pathlib.Path], task_config: LoadedConfig, label_name: Optional[str]) -> None:
+    """Scans a model and checks, from its file alone, that examples can be parsed into what it takes.
+
+    Raises:
+      errors.UntrustedModelError, errors.ModelError: as `require_admissible` and `input_spec.check_examples`.
+      errors.ConfigError: the config's label_name does not fit; shown where it stands.
+    """
+    require_admissible(path)
+    with task_config.located():
+        input_spec.check_examples(input_spec.read_model_spec(path), label_name)
 
 
 def require_admissible(path: Union[str, pathlib.Path]) -> None:

@@ -70,8 +70,8 @@ Notify = Callable[[str], None]
 
 def push(
     directory: pathlib.Path,
-    options: PushOptions = PushOptions(),  # noqa: B008
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008
+    options: PushOptions = PushOptions(),
+    network: deadlines.Network = deadlines.Network(),
     notify: Notify = lambda sentence: None,
     deadline: Optional[deadlines.Deadline] = None,
 ) -> list[Pushed]:

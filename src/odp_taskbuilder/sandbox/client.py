@@ -85,7 +85,7 @@ class Zygote:
         *,
         scratch: PathLike,
         readable: Iterable[PathLike] = (),
-        limits: SandboxLimits = SandboxLimits(),  # noqa: B008 - frozen
+        limits: SandboxLimits = SandboxLimits(),
     ) -> Any:
         """Calls a function in a sandbox and returns its result.
 
@@ -155,7 +155,7 @@ def run(
     *,
     scratch: PathLike,
     readable: Iterable[PathLike] = (),
-    limits: SandboxLimits = SandboxLimits(),  # noqa: B008 - frozen
+    limits: SandboxLimits = SandboxLimits(),
 ) -> Any:
     """Calls one function in a sandbox; as `Zygote.run`, with a zygote for this call only. What the function imports it imports inside."""
     with Zygote() as zygote:

@@ -36,7 +36,7 @@ __all__ = ["Finding", "ScanLimits", "ScanReport", "require_safe", "scan_model"]
 _MAX_SHOWN_FINDINGS = 40
 
 
-def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008 - frozen
+def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:
     """Scans the SavedModel in a directory. Takes a tenth of a second for a usual model, and memory for saved_model.pb.
 
     Raises:
@@ -81,7 +81,7 @@ def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()
     )
 
 
-def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:  # noqa: B008 - frozen
+def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:
     """Scans a model and returns the report if there is nothing to object to.
 
     Raises:

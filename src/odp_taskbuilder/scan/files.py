@@ -99,7 +99,7 @@ def read_file(path: pathlib.Path, name: str, limit: int) -> bytes:
         return file.read(limit)
 
 
-def read_saved_model(path: pathlib.Path, limits: ScanLimits = ScanLimits()) -> saved_model_pb2.SavedModel:  # noqa: B008 - frozen
+def read_saved_model(path: pathlib.Path, limits: ScanLimits = ScanLimits()) -> saved_model_pb2.SavedModel:
     """Parses saved_model.pb, of which no more is believed than that it is a message within the limits.
 
     Raises:

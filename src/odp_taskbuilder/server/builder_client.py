@@ -33,8 +33,8 @@ def request_build(
     request: task_builder_pb2.BuildTaskRequest,
     *,
     artifacts_only: bool = False,
-    login: auth.Login = auth.Login(),  # noqa: B008
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008
+    login: auth.Login = auth.Login(),
+    network: deadlines.Network = deadlines.Network(),
 ) -> task_builder_pb2.BuildTaskResponse:
     """Has a task builder server build, create and upload tasks, or, with `artifacts_only`, only build and upload artifacts.
 

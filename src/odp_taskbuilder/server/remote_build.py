@@ -20,10 +20,10 @@ def build_remotely(
     server: str,
     saved_model: str,
     task_config: Union[str, os.PathLike[str]],
-    options: BuildOptions = BuildOptions(),  # noqa: B008
+    options: BuildOptions = BuildOptions(),
     *,
-    login: auth.Login = auth.Login(),  # noqa: B008
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008
+    login: auth.Login = auth.Login(),
+    network: deadlines.Network = deadlines.Network(),
 ) -> task_builder_pb2.BuildTaskResponse:
     """Checks a config here, where faults are shown with line and column, and sends it with the model's address to a server.
 

@@ -22,7 +22,7 @@ def _is_url(place: Path) -> bool:
     return "://" in os.fspath(place)
 
 
-def read_config(place: Path, network: deadlines.Network = deadlines.Network()) -> LoadedConfig:  # noqa: B008 - frozen
+def read_config(place: Path, network: deadlines.Network = deadlines.Network()) -> LoadedConfig:
     """Reads a task config from a file, a URL, or standard input (`-`).
 
     Raises:
@@ -41,7 +41,7 @@ def read_config(place: Path, network: deadlines.Network = deadlines.Network()) -
 def local_model(
     place: Path,
     stage: Callable[[str], contextlib.AbstractContextManager],
-    network: deadlines.Network = deadlines.Network(),  # noqa: B008 - frozen
+    network: deadlines.Network = deadlines.Network(),
 ) -> Iterator[pathlib.Path]:
     """The model's directory; a model at a URL is downloaded into a temporary one.
 

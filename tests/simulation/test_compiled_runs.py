@@ -65,3 +65,21 @@ def test_wild_clients_run_in_the_interpreter_and_bad_ones_are_skipped(run, eleve
     with pytest.raises(errors.OdpTaskError) as raised:
         run("unconditional", "raises", engine="compiled", **{**options, "skip_bad_clients": False})
     assert "--skip_bad_clients" in raised.value.next_step
+
+
+def test_a_convolutional_model_trains_compiled_and_a_label_that_is_no_class_goes_to_the_interpreter(run, eleven_clients):
+    write_client(eleven_clients / "bad.tfrecord", {"x": np.zeros(64, np.float32), "y": np.array([10])})
+    options = {"data": eleven_clients, "rounds": 2, "clients_per_round": 11, "skip_bad_clients": True}
+    reports = {"local": [], "compiled": []}
+    results = {}
+    for engine, found in reports.items():
+        results[engine] = run("convolutional", engine, engine=engine, on_round=found.append, **options)
+    moved = weights(results["local"][1], 2) - weights(results["local"][1], 0)
+    difference = weights(results["compiled"][1], 2) - weights(results["local"][1], 2)
+    assert 0 < np.linalg.norm(difference) <= 1e-5 * np.linalg.norm(moved)
+    for report in (*reports["local"], *reports["compiled"]):
+        bad = ["bad"] if report.task == "training" else []
+        assert [client.client_id for client in report.bad_clients] == bad
+    share = results["compiled"][0].compiled
+    # Two training rounds of ten good clients, two evaluation rounds of two.
+    assert (share.compiled, share.interpreted) == (24, 0)

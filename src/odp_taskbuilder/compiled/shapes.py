@@ -67,6 +67,10 @@ def _broadcast_to(op: Op, x: Value, shape: Value) -> Value:
 def _reshape(op: Op, x: Value, shape: Optional[Value] = None) -> Value:
     if shape is None:
         return x.reshape(tuple(op.options.newShape))
+    if not isinstance(shape, np.ndarray) and shape.shape == (1,):
+        # A vector has the length that its elements have, or there is none: how plans fail on labels that are no class.
+        op.require((shape[0] == math.prod(x.shape)) | (shape[0] == -1))
+        return x.reshape(-1)
     return x.reshape(op.integers(shape, "shape"))
 
 

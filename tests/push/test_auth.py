@@ -14,8 +14,9 @@ from fakes.faults import FaultPlan, FaultyServer, Reply, json_reply
 from pushing import HASTY
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.push import auth, locating
-from odp_taskbuilder.transport import deadline, redaction, session
+from odp_taskbuilder.transport import deadline, session
 
 
 def _id_token(audience):

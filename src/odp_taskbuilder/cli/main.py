@@ -18,6 +18,7 @@ from typing import NoReturn, Optional
 import click
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.cli import output
 
 # Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
@@ -113,6 +114,7 @@ def run(args: Sequence[str]) -> int:
         signal.signal(signal.SIGHUP, _raise_terminated)
     # Decided here, from the raw arguments: an error may strike before click has parsed the option.
     json_mode = "--json" in args
+    redaction.protect_urls([*args, *(value for value in os.environ.values() if "://" in value)])
     try:
         result = cli.main(args=list(args), prog_name="odp-task", standalone_mode=False)
         sys.stdout.flush()
@@ -125,7 +127,7 @@ def run(args: Sequence[str]) -> int:
     except errors.OdpTaskError as error:
         output.report_error(error, json_mode)
         if os.environ.get(_TRACEBACK_VARIABLE):
-            traceback.print_exc()
+            output.note(traceback.format_exc())
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         output.note("Interrupted.")
@@ -147,7 +149,7 @@ def run(args: Sequence[str]) -> int:
         return errors.StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort; everything a user can cause has a class of its own.
         if os.environ.get(_TRACEBACK_VARIABLE):
-            traceback.print_exc()
+            output.note(traceback.format_exc())
         unexpected = errors.OdpTaskError(
             f"Unexpected {type(error).__name__}: {error}",
             next_step=f"This is a defect of odp-task. Please report it with the traceback that {_TRACEBACK_VARIABLE}=1 shows.",

@@ -1,4 +1,4 @@
-"""What commands print: data on stdout, everything else on stderr; and nothing that steers the terminal it comes to.
+"""What commands print: data on stdout, everything else on stderr; nothing that steers the terminal it comes to, and no secret.
 
 All output of all commands goes through here: names in it come from models, artifacts, buckets and servers, that is from anyone.
 
@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.base import plain_text
+from odp_taskbuilder.base import plain_text, redaction
 
 # What our own texts are laid out with.
 _LAYOUT = "\n\t"
@@ -44,17 +44,18 @@ def prepare_streams() -> None:
 
 def show(text: str, *, end: str = "\n") -> None:
     """Prints what a person asked for, on stdout; characters that would steer the terminal as escapes."""
-    click.echo(plain_text.escaped(text, keep=_LAYOUT) + end, nl=False)
+    click.echo(plain_text.escaped(redaction.redact(text), keep=_LAYOUT) + end, nl=False)
 
 
 def print_json(document: Any) -> None:
     """Prints one JSON document on stdout. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
-    text = plain_text.escaped_json(json.dumps(_finite(document), indent=2, ensure_ascii=False))
+    document = redaction.redact_document(_finite(document))
+    text = plain_text.escaped_json(json.dumps(document, indent=2, ensure_ascii=False))
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         # The escapes that JSON has, not those of Python.
-        text = json.dumps(_finite(document), indent=2)
+        text = json.dumps(document, indent=2)
     click.echo(text)
 
 
@@ -70,7 +71,7 @@ def _finite(value: Any) -> Any:
 
 def note(message: str) -> None:
     """Tells a person something, on stderr; characters that would steer the terminal as escapes."""
-    click.echo(plain_text.escaped(message, keep=_LAYOUT), err=True)
+    click.echo(plain_text.escaped(redaction.redact(message), keep=_LAYOUT), err=True)
 
 
 def report_error(error: errors.OdpTaskError, json_mode: bool) -> None:
@@ -95,7 +96,7 @@ class Progress:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from rich.console import Console
 
-            with Console(stderr=True).status(f"{name} ..."):
+            with Console(stderr=True).status(plain_text.escaped(redaction.redact(f"{name} ..."))):
                 yield
         else:
             yield

@@ -152,11 +152,12 @@ def command(
 
 def _check_server(url: Optional[str]) -> None:
     """Raises errors.UsageError for what no task could be created at."""
+    from odp_taskbuilder.base import redaction
     from odp_taskbuilder.push import locating
 
     if url is None:
         return
     try:
-        locating.check_base_url(url, f"--task_management_server {url!r}")
+        locating.check_base_url(url, f"--task_management_server {redaction.redact_url(url)!r}")
     except errors.TaskServerError as error:
         raise errors.UsageError(error.message, next_step=error.next_step) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.config import rules, spec
 
 STORAGE_PATH = "{storage_path}"
@@ -27,7 +28,7 @@ def check_distinct(fields: rules.FieldReader, urls_by_path: dict[str, spec.Artif
         for name in _ARTIFACTS:
             url, field = getattr(urls, name), f"{path}.{name}_url"
             if url in owners:
-                fields.bad_value(field, url, f"It is the destination of {owners[url]} as well.")
+                fields.bad_value(field, redaction.redact_url(url), f"It is the destination of {owners[url]} as well.")
             elif url:
                 owners[url] = field
 
@@ -44,7 +45,7 @@ def _read_url(fields: rules.FieldReader, options: spec.ResolveOptions, path: str
     elif not url and options.require_artifact_urls:
         fields.bad_value(path, url, "To build artifacts without a task, each needs a destination.")
     elif url and not placeholder and not _is_destination(url):
-        fields.bad_value(path, url, "A destination is gs://bucket/object, file:///path or a local path.")
+        fields.bad_value(path, redaction.redact_url(url), "A destination is gs://bucket/object, file:///path or a local path.")
     return url
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, NoReturn, Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 
 # A config of the published guide has four thousand bytes.
 MAX_BYTES = 1 << 18
@@ -52,7 +53,9 @@ class SourceText:
         end = self._line_starts[position.line] if position.line < len(self._line_starts) else len(self.text)
         if position.column > _MAX_SHOWN_COLUMNS:
             return None
-        return printable(self.text[start : min(end, start + _MAX_SHOWN_COLUMNS)].rstrip())
+        # Before it is cut, as the end of a URL tells what stands before its host.
+        line = redaction.redact(self.text[start : min(end, start + 2 * _MAX_SHOWN_COLUMNS)])
+        return printable(line[:_MAX_SHOWN_COLUMNS].rstrip())
 
     def add_problem(self, offset: int, message: str, suggestion: Optional[str] = None, path: str = "") -> None:
         """Notes a problem at a character offset. Raises ConfigError with all of them once there are MAX_PROBLEMS."""
@@ -87,6 +90,7 @@ def printable(text: str) -> str:
 
 def presentable(message: str) -> str:
     """A message that quotes the source, printable and without the middle of very long quotations."""
+    message = redaction.redact(message)
     if len(message) > _MAX_MESSAGE:
         message = f"{message[: _MAX_MESSAGE // 2]} ... {message[-_MAX_MESSAGE // 2 :]}"
     return printable(message)

@@ -21,7 +21,8 @@ from typing import Any, Callable, Optional
 import requests
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.transport import redaction, session
+from odp_taskbuilder.base import redaction
+from odp_taskbuilder.transport import session
 
 _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _IAM_CREDENTIALS = "https://iamcredentials.googleapis.com"
@@ -82,10 +83,10 @@ _tokens = _Tokens()
 
 def is_loopback(url: str) -> bool:
     """Whether the host of `url` is this machine: localhost, 127.0.0.0/8 or ::1."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
     try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        if host == "localhost":
+            return True
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

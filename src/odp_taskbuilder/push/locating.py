@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from typing import Optional
@@ -12,12 +13,15 @@ from typing import Optional
 import requests
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.push import auth
-from odp_taskbuilder.transport import redaction, session
+from odp_taskbuilder.transport import session
 
 SERVER_VARIABLE = "TASK_MANAGEMENT_SERVER_URL"
 _SECRET_MANAGER = "https://secretmanager.googleapis.com"
 NOT_FOUND = "Cannot find task management server."
+# No character of user and password (@), query, fragment, or of what parsers read in different ways.
+_BASE_URL = re.compile(r"https?://[^\s@?#\\\x00-\x1f\x7f]+", re.IGNORECASE)
 _NEXT_STEP = f"Name it with --task_management_server URL, or in {SERVER_VARIABLE}."
 
 
@@ -29,7 +33,7 @@ def find_task_management_server(option: Optional[str], http: requests.Session, e
     """
     for source, url in (("--task_management_server", option), (SERVER_VARIABLE, environ.get(SERVER_VARIABLE))):
         if url:
-            return check_base_url(url, f"{source} {redaction.redact(url)!r}")
+            return check_base_url(url, f"{source} {redaction.redact_url(url)!r}")
     project = environ.get("GOOGLE_CLOUD_PROJECT") or _project_of_machine(http)
     if not project:
         raise errors.TaskServerError(NOT_FOUND, next_step=_NEXT_STEP)
@@ -45,12 +49,23 @@ def check_base_url(url: str, source: str) -> str:
     """Returns `url`, which `source` gave.
 
     Raises:
-      errors.TaskServerError: it is not http(s)://host...; the secret of a deployment that was never filled is `undefined`.
+      errors.TaskServerError: it is not http(s)://host...; the secret of a deployment that was never filled is `undefined`. Nor is
+        it a URL with a user, a password or a query: where it went, its secrets would go.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise errors.TaskServerError(f"{source} is not the URL of a server.", next_step="Expected http(s)://host[:port].")
+    if not _BASE_URL.fullmatch(url) or not _is_host(url):
+        raise errors.TaskServerError(
+            f"{source} is not the URL of a server.",
+            next_step="Expected http(s)://host[:port], without user, password and query.",
+        )
     return url
+
+
+def _is_host(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def without_slash(url: str) -> str:

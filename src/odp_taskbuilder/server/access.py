@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.stores import urls
 
 
@@ -57,7 +58,7 @@ def check(places: AllowedPlaces, url: str, purpose: str, option: str) -> None:
     """
     if not places.allows(urls.parse(url)):
         raise errors.StorageError(
-            f"This server does not {purpose} {url}.", next_step=f"Its operator allows places with {option}; ask for this one."
+            f"This server does not {purpose} {redaction.redact_url(url)}.", next_step=f"Its operator allows places with {option}; ask for this one."
         )
 
 

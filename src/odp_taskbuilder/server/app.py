@@ -18,6 +18,7 @@ import prometheus_client
 import werkzeug.exceptions
 from google.protobuf import message
 
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.server import admission, builder_client, observability
 from odp_taskbuilder.server.build_service import BuildService
@@ -129,7 +130,7 @@ def _build(service: BuildService, metrics: observability.Metrics, *, artifacts_o
         request = task_builder_pb2.BuildTaskRequest.FromString(flask.request.get_data(cache=False))
     except message.DecodeError as error:
         return _refusal(400, f"Unable to decode request body: {error}")
-    flask.g.details = {"population": request.task_config.population_name, "model": request.saved_model.uri}
+    flask.g.details = {"population": request.task_config.population_name, "model": redaction.redact_url(request.saved_model.uri)}
     try:
         response = service.handle(request, artifacts_only)
     except admission.Busy:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.server import shortening
-from odp_taskbuilder.transport import redaction
 
 # The stages of a build in which the model is at fault, not what is built from it.
 READING_STAGES = ("scanning the model", "loading the model")
@@ -54,7 +54,7 @@ def of_model(uri: str, error: errors.OdpTaskError) -> BuildFailed:
         # Its next step is for those who can give options to a build of their own.
         next_step = "Save the model without these parts: this server loads no other."
         error = errors.UntrustedModelError(error.message, next_step=next_step)
-    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(uri, _MAX_URI)}. {error}")
+    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(redaction.redact_url(uri), _MAX_URI)}. {error}")
 
 
 def of_building(text: str) -> BuildFailed:

@@ -15,6 +15,7 @@ import requests
 from google.protobuf import message
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.proto import task_builder_pb2
 from odp_taskbuilder.push import auth, locating
 from odp_taskbuilder.transport import deadline as deadlines
@@ -51,7 +52,7 @@ def request_build(
       errors.TaskServerError: the server refused the request itself.
       errors.StorageError: the server cannot be reached, or its answer is lost or unreadable.
     """
-    endpoint = locating.without_slash(locating.check_base_url(server, f"--task_builder_server {server!r}"))
+    endpoint = locating.without_slash(locating.check_base_url(server, f"--task_builder_server {redaction.redact_url(server)!r}"))
     endpoint += BUILD_ARTIFACTS if artifacts_only else BUILD_TASK_GROUP
     deadline = deadlines.Deadline(network.deadline)
     http = session.configure(requests.Session(), dataclasses.replace(network, silence=network.deadline), deadline)

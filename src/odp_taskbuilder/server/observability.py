@@ -9,10 +9,9 @@ import time
 
 import prometheus_client
 
-from odp_taskbuilder.base import plain_text
+from odp_taskbuilder.base import plain_text, redaction
 from odp_taskbuilder.server import shortening
 from odp_taskbuilder.server.admission import Admission
-from odp_taskbuilder.transport import redaction
 
 _MAX_VALUE = 2000
 
@@ -31,7 +30,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return plain_text.escaped_json(redaction.redact(json.dumps(document, ensure_ascii=False)))
+        return plain_text.escaped_json(json.dumps(redaction.redact_document(document), ensure_ascii=False))
 
 
 def log_to_stderr() -> None:
@@ -47,7 +46,9 @@ def log_to_stderr() -> None:
 def log(event: str, *, level: int = logging.INFO, **details: object) -> None:
     """Logs one event. Long values are shortened."""
     shown = {
-        name: shortening.shorten(value, _MAX_VALUE) if isinstance(value, str) else value for name, value in details.items()
+        # What is cut off may be what tells a password.
+        name: shortening.shorten(redaction.redact(value), _MAX_VALUE) if isinstance(value, str) else value
+        for name, value in details.items()
     }
     _LOGGER.log(level, event, extra={"details": shown})
 

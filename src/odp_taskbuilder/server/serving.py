@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.push import auth
 from odp_taskbuilder.server import admission, app, build_service, http_server, observability, work_directory
-from odp_taskbuilder.transport import redaction
 
 _TURN_SECONDS = 0.5
 # For the answers of builds that were ended.

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import requests
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.transport import deadline as deadlines
-from odp_taskbuilder.transport import redaction, session
+from odp_taskbuilder.transport import session
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 

@@ -9,6 +9,7 @@ import urllib.parse
 from typing import Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import redaction
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -49,7 +50,9 @@ def parse(url: str) -> Place:
     if scheme == "gs":
         bucket, _, name = rest.partition("/")
         if not _BUCKET.fullmatch(bucket):
-            raise _invalid(url, f"{bucket!r} is no bucket name" if bucket else "it names no bucket")
+            # What stands before an @ is for nobody's eyes, also where a slash cuts it in two.
+            is_shown = bucket and redaction.redact_url(url) == url
+            raise _invalid(url, f"{bucket!r} is no bucket name" if is_shown else "it names no bucket")
         name = name[:-1] if name.endswith("/") else name
         if name:
             _check_parts(url, name.split("/"))
@@ -59,7 +62,7 @@ def parse(url: str) -> Place:
         if host not in ("", "localhost") or not slash:
             raise _invalid(url, "a file URL has three slashes before the path")
         return _local_path(url, "/" + urllib.parse.unquote(path))
-    raise _invalid(url, f"{scheme}:// is not supported")
+    raise _invalid(url, f"{redaction.redact_url(scheme)}:// is not supported")
 
 
 def parse_object(url: str) -> Place:
@@ -109,5 +112,6 @@ def _is_plain(part: str) -> bool:
 
 
 def _invalid(url: str, reason: str) -> errors.StorageError:
-    shown = url if len(url) <= _MAX_SHOWN else f"{url[:_MAX_SHOWN]}..."
+    shown = redaction.redact_url(url)
+    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
     return errors.StorageError(f"Not a usable URL: {shown!r}: {reason}.", next_step=_EXPECTED)

@@ -1,4 +1,4 @@
-"""HTTP that ends: one deadline for all that a command does on the network, and secrets kept out of every text.
+"""HTTP that ends: one deadline for all that a command does on the network.
 
-Uses errors.py only. Who asks, and what is asked, is push/'s and server/'s.
+Uses base/ and errors.py. Who asks, and what is asked, is push/'s and server/'s.
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Optional, TypeVar
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.transport import redaction
+from odp_taskbuilder.base import redaction
 
 _Result = TypeVar("_Result")
 

@@ -10,8 +10,8 @@ import requests
 import requests.adapters
 import urllib3.exceptions
 
+from odp_taskbuilder.base import redaction
 from odp_taskbuilder.transport import deadline as deadlines
-from odp_taskbuilder.transport import redaction
 
 # Answers of the task servers hold a few URLs and numbers.
 _MAX_ANSWER_BYTES = 16 << 20

@@ -68,6 +68,15 @@ def test_the_printed_report_never_shows_less_than_the_epsilon_spent(example):
     assert np.float32(shown["dp_delta"]) >= document["privacy"]["delta"]
 
 
+def test_the_clip_of_the_example_holds_for_clients_with_examples_that_nobody_would_send(example):
+    verified = run("verify", "odp_artifacts/digits", "--run", "--json", cwd=example[0])
+    assert verified.returncode == 0, verified.stdout
+    wild = json.loads(verified.stdout)["wild_updates"][""]
+    assert wild["clip"] == 0.5
+    norms = [update["norm"] for update in wild["updates"]]
+    assert len(norms) > 10 and max(norms) == pytest.approx(0.5, rel=1e-6)
+
+
 def test_nothing_is_left_in_the_temporary_directory(example):
     cwd, _ = example
     assert [path for path in (cwd / "tmp").rglob("*") if path.is_file()] == []

@@ -38,8 +38,8 @@ def test_damage_ends_with_9_and_names_the_file(golden, tmp_path):
 def test_a_round_moves_the_bytes_that_inspect_promises(golden):
     artifacts = golden / "keras_dense" / "expected_mapreduce"
     run = _run(artifacts, "--run", "--json")
-    assert run.returncode == 0, run.stdout
-    rounds = json.loads(run.stdout)["rounds"]
+    result = json.loads(run.stdout)
+    rounds = result["rounds"]
     promised = {entry.task: entry.traffic for entry in inspect([artifacts]).traffic}
     for prefix, task in (("", "training"), ("eval_", "evaluation")):
         done, told = rounds[prefix], promised[task]
@@ -48,6 +48,13 @@ def test_a_round_moves_the_bytes_that_inspect_promises(golden):
         assert done["upload_bytes"] == [told.upload_bytes] * 2
     assert set(rounds[""]["metrics"]) == {"server/client_work/train/loss", "server/finalizer/update_non_finite"}
     assert 0 < rounds["eval_"]["metrics"]["server/eval/loss"] < 10
+    # The clip of the published plan holds for ordinary examples only.
+    assert run.returncode == 9
+    (finding,) = result["findings"]
+    assert finding["file"] == "plan.pb"
+    assert finding["problem"].startswith("the clip does not hold: a client with nan in every float sends an update of norm ")
+    assert result["wild_updates"][""]["clip"] == pytest.approx(0.1)
+    assert result["wild_updates"]["eval_"]["clip"] is None
 
 
 def test_a_round_that_was_asked_for_and_cannot_be_run_is_a_finding(golden):

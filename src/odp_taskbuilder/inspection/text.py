@@ -117,6 +117,12 @@ def verification_text(verification: Verification) -> str:
             f"{prefix}plan.pb: a round with {len(done.upload_bytes)} devices ran; each downloaded {done.plan_bytes:,} and "
             f"{done.download_bytes:,} bytes and uploaded {max(done.upload_bytes):,}, in at most {max(done.client_seconds):.2g} s here; {metrics}"
         )
+    for prefix, wild in verification.wild_updates.items():
+        norms = [update.norm for update in wild.updates if update.norm is not None]
+        longest = f"; the longest update has norm {max(norms):.6g} under a clip of {wild.clip:.6g}" if norms else ""
+        failed = sum(update.failure is not None for update in wild.updates)
+        failures = f", of which {failed} reported nothing" if failed else ""
+        lines.append(f"{prefix}plan.pb: {len(wild.updates)} clients with examples that nobody would send{failures}{longest}")
     lines += [f"Note: {note}" for note in verification.notes]
     verdict = "does not hold" if verification.findings else "holds"
     lines.append(f"{len(verification.checked)} files, {len(verification.findings)} findings: {verdict}.")

@@ -17,6 +17,7 @@ from odp_taskbuilder.inspection.inspect import inspect_file
 from odp_taskbuilder.inspection.plan_facts import PlanFacts
 from odp_taskbuilder.inspection.traffic import traffic_of
 from odp_taskbuilder.inspection.trial_round import TrialRound, TrialRounds
+from odp_taskbuilder.inspection.wild_clients import WildUpdates
 from odp_taskbuilder.ops.allowlist import Allowlist
 
 _ARTIFACTS = (artifact_set.PLAN, artifact_set.CLIENT_ONLY_PLAN, artifact_set.CHECKPOINT)
@@ -41,12 +42,14 @@ class Verification:
       findings: empty if all is well.
       notes: what could not be checked.
       rounds: prefix of a task's files -> what its trial round did.
+      wild_updates: likewise -> what clients with examples that nobody would send reported.
     """
 
     checked: tuple[str, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     rounds: Mapping[str, TrialRound] = dataclasses.field(default_factory=dict)
+    wild_updates: Mapping[str, WildUpdates] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,8 @@ def verify(
       allowlist: what phones can run; the built-in list unless given.
       check_ops: whether an op that phones lack is a finding.
       max_client_checkpoint_bytes, allow_runtime: what phones are taken to have (config.build_options); None asks nothing.
-      run: also run one round of each task on made-up examples; takes about 10 s. A task whose round cannot be run is a finding.
+      run: also run one round of each task on made-up examples, and its client plan on examples that nobody would send; takes about 15 s.
+        A task whose round cannot be run is a finding, and so is an update that is not finite or longer than the clip.
 
     Raises:
       StorageError: the directory or a file in it cannot be read.
@@ -93,7 +97,9 @@ def verify(
         verifier.add(tasks[1].prefix + artifact_set.PLAN, checks.check_pair(*plans))
     if run:
         verifier.run_rounds(tasks)
-    return Verification(tuple(verifier.names), tuple(verifier.findings), tuple(verifier.notes), verifier.rounds)
+    return Verification(
+        tuple(verifier.names), tuple(verifier.findings), tuple(verifier.notes), verifier.rounds, verifier.wild_updates
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +124,7 @@ class _Verifier:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.rounds: dict[str, TrialRound] = {}
+        self.wild_updates: dict[str, WildUpdates] = {}
 
     def add(self, name: str, problems: Iterable[str]) -> None:
         self.findings += (Finding(name, problem) for problem in problems)
@@ -184,10 +191,13 @@ class _Verifier:
                     continue
                 try:
                     self.rounds[task.prefix] = trial.run(self._directory, task.prefix, checkpoint)
+                    self.wild_updates[task.prefix] = trial.run_wild_clients(self._directory, task.prefix, checkpoint)
                 except (errors.ArtifactError, errors.ModelError) as error:
                     self.add(plan, [f"a round failed: {error.message}"])
                     continue
                 self.add(plan, _compare_traffic(task.plan, self.rounds[task.prefix]))
+                self.add(plan, self.wild_updates[task.prefix].problems())
+                self.notes += (f"{plan}: {doubt}" for doubt in self.wild_updates[task.prefix].doubts())
                 self.notes += _slowness(plan, self.rounds[task.prefix])
 
     def _read(self, name: str) -> Union[PlanFacts, CheckpointFacts, None]:

@@ -56,7 +56,7 @@ class ScriptedRunner:
         self._fail_at = fail_at
         self.cohorts = []
 
-    def run_round(self, task_id, server_checkpoint, client_ids):
+    def run_round(self, task_id, number, server_checkpoint, client_ids):
         if len(self.cohorts) == self._fail_at:
             raise KeyboardInterrupt
         self.cohorts.append((task_id, server_checkpoint.read_text(), list(client_ids)))

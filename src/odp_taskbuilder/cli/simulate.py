@@ -46,6 +46,11 @@ _MAX_NAMED = 3
     "--sampling", type=click.Choice([kind.value for kind in Sampling]), default=Sampling.FIXED.value, show_default=True
 )
 @click.option("--skip_bad_clients", is_flag=True, help="Count clients that fail, as a server would, instead of ending.")
+@click.option(
+    "--noise_as_deployed",
+    is_flag=True,
+    help="Give rounds of few clients the noise that the mean of the task's report goal has. No epsilon holds for such a run.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that run clients.  [default: the cores]")
 @click.option(
     "--engine",
@@ -96,6 +101,7 @@ def command(
     seed: int,
     sampling: str,
     skip_bad_clients: bool,
+    noise_as_deployed: bool,
     workers: Optional[int],
     engine: str,
     saved_model: Optional[pathlib.Path],
@@ -131,6 +137,7 @@ def command(
                 sampling=Sampling(sampling),
                 seed=seed,
                 skip_bad_clients=skip_bad_clients,
+                noise_as_deployed=noise_as_deployed,
                 evaluation_checkpoint=CheckpointChoice(evaluation_checkpoint),
                 hours_per_round=hours_per_round,
             ),
@@ -199,7 +206,12 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
     lines += _task_lines("training", summary.training)
     if summary.evaluation is not None:
         lines += _task_lines("evaluation", summary.evaluation)
-    if summary.epsilon is None:
+    if summary.noise_of_reports is not None:
+        lines.append(
+            f"  privacy: none claimed. Rounds were weighed as if {summary.noise_of_reports:,} clients, the report goal, had reported: the "
+            "noise is what phones will see, the privacy of these clients is not."
+        )
+    elif summary.epsilon is None:
         lines.append("  privacy: no DP aggregator, no guarantee")
     else:
         epsilon = rounded_up(summary.epsilon)

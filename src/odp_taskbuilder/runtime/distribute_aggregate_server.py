@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime.graph_session import GraphSessions, metric_value
+from odp_taskbuilder.runtime.seeded_noise import seed_feed
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -26,10 +27,10 @@ class DistributeAggregateServer:
     The core's partial results travel in a serialization of its own; here they are checkpoints like its final report.
     """
 
-    def __init__(self, plan: plan_pb2.Plan, *, keep_session: bool = False):
+    def __init__(self, plan: plan_pb2.Plan, *, keep_session: bool = False, seed_noise: bool = False):
         self._phase = plan.phase[0].server_phase_v2
         self._prepare = GraphSessions(plan.server_graph_prepare_bytes.value, keep=keep_session)
-        self._result = GraphSessions(plan.server_graph_result_bytes.value, keep=keep_session)
+        self._result = GraphSessions(plan.server_graph_result_bytes.value, keep=keep_session, seed_noise=seed_noise)
         # Name in a client's update -> what the aggregate calls it, with dtype and shape.
         self._sums = {}
         for aggregation in self._phase.aggregations:
@@ -58,8 +59,14 @@ class DistributeAggregateServer:
         """One aggregator of the next layer: sums partial sums and writes one."""
         self._sum(partials, {name: output.name for name, output in self._sums.items()}, partial)
 
-    def apply(self, server_checkpoint: Path, partials: Sequence[Path], new_server_checkpoint: Path) -> dict[str, float]:
-        """The model updater: applies partial sums to the server state, and returns the round's metrics."""
+    def apply(
+        self, server_checkpoint: Path, partials: Sequence[Path], new_server_checkpoint: Path, *, noise_seed: Optional[int] = None
+    ) -> dict[str, float]:
+        """The model updater: applies partial sums to the server state, and returns the round's metrics.
+
+        Args:
+          noise_seed: needed by a server whose noise is seeded, and by no other.
+        """
         router = self._phase.result_router
         with tempfile.TemporaryDirectory() as scratch:
             aggregate, state, unused = (pathlib.Path(scratch, name) for name in ("aggregate", "intermediate_state", "client"))
@@ -70,6 +77,7 @@ class DistributeAggregateServer:
                 router.result_intermediate_state_input_filepath_tensor_name: os.fspath(state),
                 router.result_aggregate_result_input_filepath_tensor_name: os.fspath(aggregate),
                 router.result_server_state_output_filepath_tensor_name: os.fspath(new_server_checkpoint),
+                **({} if noise_seed is None else seed_feed(noise_seed)),
             }
             metrics = [tensor.name for tensor in self._phase.tensorflow_spec_result.output_tensor_specs]
             values = self._run(self._result, self._phase.tensorflow_spec_result, feed, metrics)
@@ -84,7 +92,7 @@ class DistributeAggregateServer:
         }
         self._run(self._prepare, self._phase.tensorflow_spec_prepare, feed, [])
 
-    def _run(self, sessions: GraphSessions, spec: plan_pb2.TensorflowSpec, feed: dict[str, str], fetches: list[str]) -> list:
+    def _run(self, sessions: GraphSessions, spec: plan_pb2.TensorflowSpec, feed: dict[str, Any], fetches: list[str]) -> list:
         with sessions.session() as session:
             targets = [sessions.graph.get_operation_by_name(name) for name in spec.target_node_names]
             return session.run([*fetches, *targets], feed_dict=feed)[: len(fetches)]

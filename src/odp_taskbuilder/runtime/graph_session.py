@@ -9,25 +9,31 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.runtime import seeded_noise
 
 
 class GraphSessions:
     """Sessions on one graph. Importing it costs about 0.1 s, a session about 50 ms.
 
     Each use gets a session of its own, as the server's roles share nothing but files. With `keep` all uses share one, until `close`;
-    results are the same where every role loads or initializes what it reads.
+    results are the same where every role loads or initializes what it reads. With `seed_noise` noise needs a seed (seeded_noise.SEED).
 
     Raises:
       errors.ArtifactError: the bytes are no graph that TensorFlow can import.
     """
 
-    def __init__(self, graph_def: bytes, *, keep: bool):
+    def __init__(self, graph_def: bytes, *, keep: bool, seed_noise: bool = False):
         self._keep = keep
         self._kept: Optional[tf.compat.v1.Session] = None
         self.graph = tf.Graph()
         try:
+            parsed = tf.compat.v1.GraphDef.FromString(graph_def)
+            if seed_noise:
+                parsed = seeded_noise.with_seeded_noise(parsed)
             with self.graph.as_default():
-                tf.import_graph_def(tf.compat.v1.GraphDef.FromString(graph_def), name="")
+                tf.import_graph_def(parsed, name="")
+        except errors.ArtifactError:
+            raise
         except Exception as error:  # noqa: BLE001 - importing raises what a broken graph makes it stumble over.
             raise errors.ArtifactError(f"The plan's server graph cannot be imported: {error}") from error
 

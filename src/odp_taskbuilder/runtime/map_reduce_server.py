@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime.graph_session import GraphSessions, metric_value
+from odp_taskbuilder.runtime.seeded_noise import seed_feed
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -17,10 +18,10 @@ Path = Union[str, "os.PathLike[str]"]
 class MapReduceServer:
     """Runs the one stateful graph of the plan; see `server_runtime` for the order of a round."""
 
-    def __init__(self, plan: plan_pb2.Plan, *, keep_session: bool = False):
+    def __init__(self, plan: plan_pb2.Plan, *, keep_session: bool = False, seed_noise: bool = False):
         self._savepoint = plan.server_savepoint
         self._phase = plan.phase[0].server_phase
-        self._sessions = GraphSessions(plan.server_graph_bytes.value, keep=keep_session)
+        self._sessions = GraphSessions(plan.server_graph_bytes.value, keep=keep_session, seed_noise=seed_noise)
 
     def close(self) -> None:
         """Ends the session that `keep_session` kept."""
@@ -48,13 +49,20 @@ class MapReduceServer:
             self._merge(session, partials)
             self._save(session, self._phase.write_intermediate_update, partial)
 
-    def apply(self, server_checkpoint: Path, partials: Sequence[Path], new_server_checkpoint: Path) -> dict[str, float]:
-        """The model updater: applies intermediate updates to the server state, and returns the round's metrics."""
+    def apply(
+        self, server_checkpoint: Path, partials: Sequence[Path], new_server_checkpoint: Path, *, noise_seed: Optional[int] = None
+    ) -> dict[str, float]:
+        """The model updater: applies intermediate updates to the server state, and returns the round's metrics.
+
+        Args:
+          noise_seed: needed by a server whose noise is seeded, and by no other.
+        """
+        seed = {} if noise_seed is None else seed_feed(noise_seed)
         with self._sessions.session() as session:
             self._restore(session, self._savepoint, server_checkpoint)
             self._run(session, self._phase.phase_init_op)
             self._merge(session, partials)
-            self._run(session, self._phase.apply_aggregrated_updates_op)
+            self._run(session, self._phase.apply_aggregrated_updates_op, seed)
             self._save(session, self._savepoint, new_server_checkpoint)
             tensors = [metric.variable_name for metric in self._phase.metrics]
             values = session.run(tensors)

@@ -37,15 +37,19 @@ def load_plan(path: Path) -> plan_pb2.Plan:
     return plan_files.parse_plan(content, pathlib.Path(path))
 
 
-def open_server(plan: plan_pb2.Plan, *, keep_session: bool = False) -> Server:
+def open_server(plan: plan_pb2.Plan, *, keep_session: bool = False, seed_noise: bool = False) -> Server:
     """The runtime for a plan's form, which the server tells by the presence of `server_phase_v2`.
 
     Args:
       keep_session: keep the TensorFlow sessions of a role for its next use; saves about 50 ms each time.
+      seed_noise: make the noise a function of a seed that each `apply` is given.
+
+    Raises:
+      errors.ArtifactError: the plan's graphs cannot be imported, or not be seeded.
     """
     if plan.phase[0].HasField("server_phase_v2"):
-        return DistributeAggregateServer(plan, keep_session=keep_session)
-    return MapReduceServer(plan, keep_session=keep_session)
+        return DistributeAggregateServer(plan, keep_session=keep_session, seed_noise=seed_noise)
+    return MapReduceServer(plan, keep_session=keep_session, seed_noise=seed_noise)
 
 
 def reduce_in_two_layers(inputs: Sequence[Path], reduce: Callable[[Sequence[Path], Path], None], directory: Path) -> list[Path]:

@@ -196,12 +196,19 @@ class WriteClientCheckpoint:
 @dataclasses.dataclass(frozen=True)
 class ApplyPartials:
     """Merge partial sums in the order given, apply them to a server checkpoint, write the new one; yields the round's
-    metrics."""
+    metrics.
+
+    Attributes:
+      weight: what the sum is multiplied by before it is applied.
+      noise_seed: of the noise that the plan adds; None takes another one each time.
+    """
 
     task_id: int
     server_checkpoint: str
     partials: tuple[str, ...]
     new_server_checkpoint: str
+    weight: float = 1.0
+    noise_seed: Optional[int] = None
 
 
 # Clients are dealt to at most so many sessions, whose sums are merged in order. It bounds how many workers can share a

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Optional, Protocol
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.simulation.communication import Communication
-from odp_taskbuilder.simulation.deployment import DeployedTask
+from odp_taskbuilder.simulation.deployment import TRAINING_TASK_ID, DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
 from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses
+from odp_taskbuilder.simulation.round_options import RoundOptions
+from odp_taskbuilder.simulation.sampling import noise_seed
 
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.worker import ServerWorker
@@ -49,8 +51,11 @@ class RoundResult:
 class RoundRunner(Protocol):
     """Runs rounds of a task."""
 
-    def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+    def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         """Runs one round from a server checkpoint; the files of its result are there until the next one.
+
+        Args:
+          number: of the round.
 
         Raises:
           OdpTaskError: a client is bad and must not be skipped, or something failed.
@@ -80,14 +85,14 @@ def require_checkpoint(path: pathlib.Path) -> None:
 class PlanRounds:
     """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], engine: Engine, scratch: pathlib.Path, *, skip_bad_clients: bool):
+    def __init__(self, tasks: Mapping[int, DeployedTask], engine: Engine, scratch: pathlib.Path, options: RoundOptions):
         self._tasks = tasks
         self._engine = engine
         self._scratch = scratch
-        self._skip_bad_clients = skip_bad_clients
-        self._server = ChildProcesses("server", functools.partial(_make_server, tasks), 1, scratch)
+        self._options = options
+        self._server = ChildProcesses("server", functools.partial(_make_server, tasks, options.noise_seed is not None), 1, scratch)
 
-    def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+    def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         client_checkpoint = self._scratch / "client_checkpoint"
         new_checkpoint = self._scratch / "server_checkpoint"
         require_checkpoint(server_checkpoint)
@@ -98,10 +103,16 @@ class PlanRounds:
                 checkpoint=str(client_checkpoint),
                 client_ids=tuple(client_ids),
                 directory=str(self._scratch),
-                skip_bad_clients=self._skip_bad_clients,
+                skip_bad_clients=self._options.skip_bad_clients,
             )
         )
-        (metrics,) = self._server.run([ApplyPartials(task_id, str(server_checkpoint), result.partials, str(new_checkpoint))])
+        options = self._options
+        job = ApplyPartials(task_id, str(server_checkpoint), result.partials, str(new_checkpoint))
+        if options.noise_as_deployed and result.reports and task_id == TRAINING_TASK_ID:
+            job = dataclasses.replace(job, weight=self._tasks[task_id].report_goal / result.reports)
+        if options.noise_seed is not None:
+            job = dataclasses.replace(job, noise_seed=noise_seed(options.noise_seed, number))
+        (metrics,) = self._server.run([job])
         for partial in result.partials:
             os.unlink(partial)
         broadcast = len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size
@@ -121,7 +132,7 @@ class PlanRounds:
         self._server.close()
 
 
-def _make_server(tasks: Mapping[int, DeployedTask], position: int) -> ServerWorker:
+def _make_server(tasks: Mapping[int, DeployedTask], seed_noise: bool, position: int) -> ServerWorker:
     from odp_taskbuilder.simulation.worker import ServerWorker
 
-    return ServerWorker(tasks)
+    return ServerWorker(tasks, seed_noise=seed_noise)

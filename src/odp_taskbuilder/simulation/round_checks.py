@@ -39,7 +39,13 @@ def check_rounds(deployment: Deployment, options: RoundOptions) -> None:
 
 def check_cohort(task: DeployedTask, client_ids: Sequence[str], data: ClientData, options: RoundOptions) -> None:
     wanted = options.clients_per_round
-    if options.sampling is Sampling.FIXED and not task.report_goal <= wanted <= task.max_reports:
+    if options.noise_as_deployed:
+        if wanted > task.max_reports:
+            raise errors.UsageError(
+                f"{wanted} clients per round are asked for; the task's rounds take at most {task.max_reports} reports.",
+                next_step="Lower --clients_per_round, or build with another report_goal or over_selection_rate.",
+            )
+    elif options.sampling is Sampling.FIXED and not task.report_goal <= wanted <= task.max_reports:
         raise errors.UsageError(
             f"{wanted} clients per round are asked for; the task's rounds take from {task.report_goal} (the report goal) to "
             f"{task.max_reports} reports.",
@@ -57,10 +63,14 @@ def check_cohort(task: DeployedTask, client_ids: Sequence[str], data: ClientData
         )
 
 
-def check_evaluation_cohort(task: DeployedTask, data: ClientData) -> None:
+def evaluation_cohort_size(task: DeployedTask, data: ClientData, options: RoundOptions) -> int:
+    """How many clients an evaluation round takes: as many as the task's report goal, or as there are where rounds stand for larger ones."""
+    if options.evaluation_clients is not None or options.noise_as_deployed:
+        return min(options.evaluation_clients or task.report_goal, len(data.client_ids))
     if len(data.client_ids) < task.report_goal:
         raise errors.UsageError(
             f"{data.source} has {len(data.client_ids)} clients: fewer than the report goal of the evaluation task, which is "
             f"{task.report_goal}.",
             next_step="Name other data with --evaluation_data, or lower the evaluation's report_goal.",
         )
+    return task.report_goal

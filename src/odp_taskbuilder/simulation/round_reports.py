@@ -84,8 +84,9 @@ class Summary:
 
     Attributes:
       evaluation: None if there is no evaluation task.
-      epsilon, delta: spent by the training rounds; None without a DP aggregator.
+      epsilon, delta: spent by the training rounds; None without a DP aggregator, and where the noise was not the plan's.
       assumptions: what that epsilon assumes of phones, one sentence each.
+      noise_of_reports: the report goal whose noise the rounds had in place of that of their own size; None where they had the plan's.
       clients, seconds: run by this command, without what it resumed.
       bad_clients: that were skipped by this command.
       rounds_without_effect: training rounds, those of a resumed run included, that left the model as it was.
@@ -110,6 +111,7 @@ class Summary:
     mean_client_seconds: Optional[float]
     max_client_seconds: Optional[float]
     compiled: Optional[CompiledShare] = None
+    noise_of_reports: Optional[int] = None
 
 
 OnRound = Callable[[RoundReport], None]

@@ -65,14 +65,17 @@ class Rounds:
         )
         self._fingerprint = data.fingerprint()
         self._evaluation_client_ids: Sequence[str] = ()
+        self._evaluation_size = 0
         self._evaluation_fingerprint: Optional[str] = None
         round_checks.check_rounds(deployment, options)
         round_checks.check_cohort(deployment.training, self._client_ids, data, options)
         if deployment.evaluation is not None and evaluation_data is not None:
             self._evaluation_client_ids = evaluation_data.client_ids
             self._evaluation_fingerprint = evaluation_data.fingerprint()
-            round_checks.check_evaluation_cohort(deployment.evaluation, evaluation_data)
-        self._spending = PrivacySpending(deployment.privacy, options.rounds)
+            self._evaluation_size = round_checks.evaluation_cohort_size(deployment.evaluation, evaluation_data, options)
+        # With another noise than the plan's, or one that can be repeated, a run claims nothing.
+        self._privacy = deployment.privacy if options.spends_as_accounted else None
+        self._spending = PrivacySpending(self._privacy, options.rounds)
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
         self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = self._zeroed_clients = 0
@@ -82,7 +85,7 @@ class Rounds:
         """Everything that the results depend on, beside the number of rounds and the software."""
         options = self._options
         tasks = [task for task in (self._deployment.training, self._deployment.evaluation) if task is not None]
-        return {
+        settings = {
             "tasks": {str(task.task_id): task.digest for task in tasks},
             "clients": _digest(self._client_ids),
             "evaluation_clients": _digest(self._evaluation_client_ids),
@@ -95,6 +98,12 @@ class Rounds:
             "evaluation_checkpoint": options.evaluation_checkpoint.value,
             "hours_per_round": options.hours_per_round,
         }
+        # Later than the others: runs that were begun before they were there have none of them.
+        for name in ("noise_as_deployed", "noise_seed", "evaluation_every", "evaluation_clients"):
+            value = getattr(options, name)
+            if value is not None and value is not False:
+                settings[name] = value
+        return settings
 
     def run(self, runner: RoundRunner) -> Summary:
         """Runs all rounds that the run directory does not hold yet. When it raises, what is finished is kept.
@@ -126,7 +135,7 @@ class Rounds:
         for number in range(1, options.rounds + 1):
             cohort = sampler.next_cohort()
             self._round(runner, "training", task, number, number - 1, cohort)
-            training_clients += len(cohort)
+            training_clients += task.report_goal if options.noise_as_deployed else len(cohort)
             self._evaluate(runner, number, training_clients)
         return self._summary(time.monotonic() - start)
 
@@ -135,6 +144,11 @@ class Rounds:
         deployment, options = self._deployment, self._options
         task = deployment.evaluation
         if task is None:
+            return
+        if options.evaluation_every is not None:
+            if last_round % options.evaluation_every == 0 or last_round == options.rounds:
+                cohort = draw_evaluation_cohort(self._evaluation_client_ids, self._evaluation_size, options.seed, last_round)
+                self._round(runner, "evaluation", task, last_round, last_round, cohort)
             return
         due = evaluation_rounds_due(training_clients, deployment.evaluation_share, task.report_goal)
         for number in range(self._last["evaluation"][0] + 1, min(due, deployment.total_rounds) + 1):
@@ -146,7 +160,7 @@ class Rounds:
                 options.seed,
                 number,
             )
-            cohort = draw_evaluation_cohort(self._evaluation_client_ids, task.report_goal, options.seed, number)
+            cohort = draw_evaluation_cohort(self._evaluation_client_ids, self._evaluation_size, options.seed, number)
             self._round(runner, "evaluation", task, number, chosen, cohort)
 
     def _round(
@@ -166,7 +180,7 @@ class Rounds:
     ) -> Mapping[str, float]:
         start = time.monotonic()
         server_checkpoint = self._directory.checkpoint(self._deployment.training.task_id, checkpoint_round)
-        result = runner.run_round(task.task_id, server_checkpoint, cohort)
+        result = runner.run_round(task.task_id, number, server_checkpoint, cohort)
         self._check_reports(kind, task, number, result, len(cohort))
         metrics = {
             **result.metrics,
@@ -211,7 +225,7 @@ class Rounds:
         are missing then."""
         if kind == "training" and self._options.sampling is Sampling.POISSON:
             return
-        needed = task.report_goal if kind == "training" else 1
+        needed = task.report_goal if kind == "training" and not self._options.noise_as_deployed else 1
         if result.reports < needed:
             raise errors.UsageError(
                 f"In {kind} round {number} {result.reports} of {clients} clients reported; a server completes no round with "
@@ -227,7 +241,7 @@ class Rounds:
             self._events[kind].add_scalars(number, metrics)
 
     def _summary(self, seconds: float) -> Summary:
-        privacy = self._deployment.privacy
+        privacy = self._privacy
         return Summary(
             population=self._deployment.population,
             training=self._task_summary("training"),
@@ -235,6 +249,7 @@ class Rounds:
             epsilon=self._spending.total(),
             delta=None if privacy is None else privacy.delta,
             assumptions=self._spending.assumptions(),
+            noise_of_reports=self._noise_of_reports(),
             clients=self._clients,
             bad_clients=self._bad_clients,
             rounds_without_effect=self._rounds_without_effect,
@@ -244,6 +259,10 @@ class Rounds:
             mean_client_seconds=statistics.fmean(self._client_seconds) if self._client_seconds else None,
             max_client_seconds=max(self._client_seconds, default=None),
         )
+
+    def _noise_of_reports(self) -> Optional[int]:
+        has_noise = self._deployment.privacy is not None
+        return self._deployment.training.report_goal if has_noise and self._options.noise_as_deployed else None
 
     def _task_summary(self, kind: str) -> TaskSummary:
         rounds, metrics = self._last[kind]

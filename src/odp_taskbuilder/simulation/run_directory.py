@@ -129,9 +129,9 @@ class RunDirectory:
             former = None
         if not isinstance(former, dict):
             raise errors.UsageError(f"{path} does not describe a run.", next_step="Name another --run_dir.")
-        changed = [name for name in settings if former.get(name) != settings[name]]
+        changed = [name for name in {**former, **settings} if former.get(name) != settings.get(name)]
         if changed:
-            details = "; ".join(f"{name} was {former.get(name)!r} and is {settings[name]!r}" for name in changed)
+            details = "; ".join(f"{name} was {former.get(name)!r} and is {settings.get(name)!r}" for name in changed)
             raise errors.UsageError(
                 f"{self.root} holds a run with other settings: {details}.",
                 next_step="Resume with the same settings, or name another --run_dir.",

@@ -26,6 +26,11 @@ def generator(seed: int, stream: str, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, number, *stream.encode()])
 
 
+def noise_seed(seed: int, number: int) -> int:
+    """The seed of the noise of one training round, of 32 bits."""
+    return int(generator(seed, "noise", number).integers(2**32))
+
+
 class CohortSampler:
     """Draws the training cohorts of rounds 1, 2, ... in turn.
 

@@ -154,10 +154,15 @@ def _make_runner(
     deployment: Deployment, options: SimulationOptions, engine: Optional[Engine], scratch: pathlib.Path
 ) -> RoundRunner:
     if engine is not None:
-        return PlanRounds(_tasks(deployment), engine, scratch, skip_bad_clients=options.rounds.skip_bad_clients)
+        return PlanRounds(_tasks(deployment), engine, scratch, options.rounds)
     if options.saved_model is None or options.task_config is None:
         raise errors.UsageError(
             "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."
+        )
+    if not options.rounds.spends_as_accounted:
+        raise errors.UsageError(
+            "--engine tff composes the learning process anew, with the noise that it has.",
+            next_step="Leave --noise_as_deployed out, or take another engine.",
         )
     if options.rounds.skip_bad_clients:
         raise errors.UsageError(

@@ -54,7 +54,7 @@ class TffRounds:
         # A process of its own: TFF's runtime starts another one, which would outlive this one.
         self._process = ChildProcesses("tff", functools.partial(_make_oracle, setup), 1, scratch)
 
-    def run_round(self, task_id: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
+    def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         require_checkpoint(server_checkpoint)
         (metrics,) = self._process.run(
             [_TffRound(task_id, str(server_checkpoint), tuple(client_ids), str(self._new_checkpoint))]

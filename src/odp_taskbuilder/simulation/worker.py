@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional, Union
@@ -22,6 +23,7 @@ from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.data.synthetic import Feature
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime import client_runtime, server_runtime
+from odp_taskbuilder.runtime.partial_sums import weigh_partial
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ApplyPartials,
@@ -126,15 +128,26 @@ class TaskClients:
 class ServerWorker:
     """Plays the server of each task."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask]):
-        self._servers = {task_id: _open_server(task) for task_id, task in tasks.items()}
+    def __init__(self, tasks: Mapping[int, DeployedTask], *, seed_noise: bool = False):
+        """Opens the server plans.
+
+        Args:
+          seed_noise: every ApplyPartials says which seed the noise has.
+        """
+        self._servers = {task_id: _open_server(task, seed_noise=seed_noise) for task_id, task in tasks.items()}
 
     def __call__(self, job: Union[WriteClientCheckpoint, ApplyPartials]) -> Optional[dict[str, float]]:
         server = self._servers[job.task_id]
         if isinstance(job, WriteClientCheckpoint):
             server.write_client_checkpoint(job.server_checkpoint, job.client_checkpoint)
             return None
-        return server.apply(job.server_checkpoint, job.partials, job.new_server_checkpoint)
+        if job.weight == 1 or not job.partials:
+            return server.apply(job.server_checkpoint, job.partials, job.new_server_checkpoint, noise_seed=job.noise_seed)
+        with tempfile.TemporaryDirectory() as directory:
+            total, weighted = (os.path.join(directory, name) for name in ("sum", "weighted_sum"))
+            server.merge_partials(job.partials, total)
+            weigh_partial(total, weighted, job.weight)
+            return server.apply(job.server_checkpoint, [weighted], job.new_server_checkpoint, noise_seed=job.noise_seed)
 
 
 def first_misfit(examples: Sequence[bytes], features: Sequence[Feature]) -> Optional[str]:
@@ -163,5 +176,5 @@ def _described(values: np.ndarray) -> str:
     return f"{example_codec.kind_of(values)}[{values.size}]"
 
 
-def _open_server(task: DeployedTask) -> server_runtime.Server:
-    return server_runtime.open_server(plan_pb2.Plan.FromString(task.plan), keep_session=True)
+def _open_server(task: DeployedTask, *, seed_noise: bool = False) -> server_runtime.Server:
+    return server_runtime.open_server(plan_pb2.Plan.FromString(task.plan), keep_session=True, seed_noise=seed_noise)

@@ -18,6 +18,7 @@ checksum, so that an uploaded object can be compared without being downloaded.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -38,6 +39,8 @@ from odp_taskbuilder.ops.report import ReplacedOp
 _PRODUCER = "odp-task"
 _SELF = "sha256"
 _VERSIONED = ("odp-task", "tensorflow", "tensorflow-federated", "dp-accounting")
+# The distributions that hold TensorFlow, of which a machine has one; its release is what the manifest names.
+_TENSORFLOW_NAMES = ("tensorflow", "tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-macos")
 _CHUNK_BYTES = 1 << 20
 # A manifest has some ten files and the files of one model.
 _MAX_MANIFEST_BYTES = 4 << 20
@@ -118,14 +121,16 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of the files that are in a directory now; `replaced` by file prefix of a task. Raises OSError."""
     files = {entry.name: digest_file(entry.path) for entry in os.scandir(os.fspath(directory)) if entry.name != artifact_set.MANIFEST}
-    versions = {}
-    for distribution in _VERSIONED:
-        try:
-            versions[distribution] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:  # TensorFlow also comes under other names.
-            continue
+    versions = {name: version for name, version in ((name, _installed_version(name)) for name in _VERSIONED) if version is not None}
     replaced_ops = {prefix + artifact_set.CLIENT_ONLY_PLAN: tuple(ops) for prefix, ops in replaced.items() if ops}
     return Manifest(form, files, dict(inputs), versions, replaced_ops)
+
+
+def _installed_version(name: str) -> Optional[str]:
+    for distribution in _TENSORFLOW_NAMES if name == "tensorflow" else (name,):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return None
 
 
 def read_manifest(directory: Union[str, os.PathLike]) -> Manifest:

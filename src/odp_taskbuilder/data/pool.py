@@ -95,7 +95,7 @@ def _digits() -> ExamplePool:
         from sklearn import datasets
     except ImportError as error:
         raise errors.UsageError(
-            "The digits dataset is part of scikit-learn.", next_step="pip install 'odp-task[digits]'"
+            "The digits dataset is part of scikit-learn.", next_step="pip install scikit-learn"
         ) from error
     digits = datasets.load_digits()
     # Pixels are counts from 0 to 16.

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes the model of the example in configs/digits: 64 pixels in, ten digits out, saved as a FunctionalModel.
 
-Usage: .venv/bin/python scripts/make-example-model [DIRECTORY]
+Usage: .venv/bin/python configs/digits/make_model.py [DIRECTORY]
 """
 
+import pathlib
 import sys
 
 import tensorflow as tf
@@ -35,4 +36,4 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "configs/digits/saved_model")
+    main(sys.argv[1] if len(sys.argv) > 1 else str(pathlib.Path(__file__).with_name("saved_model")))

@@ -11,10 +11,11 @@ import pathlib
 import sys
 
 import tensorflow as tf
-import tensorflow_federated as tff
+
+from odp_taskbuilder import save_keras_model
 
 
-def main(directory: str) -> None:
+def main(directory: pathlib.Path) -> None:
     tf.keras.utils.set_random_seed(20)
     layers = tf.keras.layers
     keras_model = tf.keras.Sequential(
@@ -29,11 +30,8 @@ def main(directory: str) -> None:
             layers.Dense(10, activation="softmax"),
         ]
     )
-    input_spec = (tf.TensorSpec([None, 28, 28, 1], tf.float32), tf.TensorSpec([None, 1], tf.int64))
-    loss = tf.keras.losses.SparseCategoricalCrossentropy()
-    model = tff.learning.models.functional_model_from_keras(keras_model, loss, input_spec=input_spec)
-    tff.learning.models.save_functional_model(model, directory)
+    save_keras_model(keras_model, directory, loss=tf.keras.losses.SparseCategoricalCrossentropy(), overwrite=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else str(pathlib.Path(__file__).with_name("saved_model")))
+    main(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).with_name("saved_model"))

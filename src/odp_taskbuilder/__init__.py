@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from odp_taskbuilder.inspection.diff import diff as diff
     from odp_taskbuilder.inspection.inspect import inspect as inspect
     from odp_taskbuilder.inspection.verify import verify as verify
+    from odp_taskbuilder.model.save_keras import save_keras_model as save_keras_model
     from odp_taskbuilder.privacy import PrivacyBudget as PrivacyBudget
     from odp_taskbuilder.privacy import privacy_budget as privacy_budget
     from odp_taskbuilder.scan import scan_model as scan_model
@@ -50,6 +51,7 @@ _HOMES = {
     "parse_config": "odp_taskbuilder.config",
     "privacy_budget": "odp_taskbuilder.privacy",
     "resolve": "odp_taskbuilder.config",
+    "save_keras_model": "odp_taskbuilder.model.save_keras",
     "scan_model": "odp_taskbuilder.scan",
     "simulate": "odp_taskbuilder.simulation.simulate",
     "verify": "odp_taskbuilder.inspection.verify",

@@ -106,7 +106,7 @@ def test_the_guides_delta_needs_the_population_that_allows_it():
         (["epsilon", "--rounds", 10, "--report_goal", 5, "--noise_multiplier", "-1"], "noise_multiplier must be between"),
         (["noise", "--rounds", 10, "--report_goal", 5, "--epsilon", "inf"], "'inf' is not a finite number"),
         (["noise", "--rounds", 10, "--report_goal", 5, "--delta", "-1e-9"], "delta must be between"),
-        (["noise", "--rounds", 10, "--report_goal", 5, "--population", 0], "population must be at least 1"),
+        (["noise", "--rounds", 10, "--report_goal", 5, "--population", 0], "0 is not in the range x>=1"),
         (["noise", "--rounds", 10, "--report_goal", 5, "--rounds_per_day", 0], "rounds_per_day must be above 0"),
         (
             ["noise", "--rounds", 10, "--report_goal", 5, "--rounds_per_day", 1e300],
@@ -193,11 +193,11 @@ def test_a_figure_names_its_axes_its_setting_and_the_target(tmp_path):
     assert "noise multiplier (standard deviation of the noise / clip norm)" in texts
     assert "epsilon of the whole training (no unit)" in texts
     assert "target epsilon 10" in texts
-    assert "delta 3.333e-07, population 3,000,000" in texts
+    assert "delta 3.333e-07, for an assumed population of 3,000,000 devices" in texts
     assert "FIXED_GAUSSIAN: 50 rounds, report goal 200" in texts
     assert {"0.5", "1", "2"} <= texts
     lines = run.stdout.splitlines()
-    assert lines[0] == "FIXED_GAUSSIAN: 50 rounds, report goal 200, delta 3.333333e-07, population 3,000,000, target epsilon 10"
+    assert lines[0] == "FIXED_GAUSSIAN: 50 rounds, report goal 200, delta 3.333333e-07, for an assumed population of 3,000,000 devices, target epsilon 10"
     assert lines[1].split() == ["noise_multiplier", "epsilon"]
     assert all("with probability report goal / population" in line for line in lines[5:6])
     assert all(line.startswith("- ") for line in lines[5:])

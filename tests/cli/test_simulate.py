@@ -1,5 +1,6 @@
 """`odp-task simulate`: the tutorial's four commands learn something, and the command ends cleanly however it ends."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from odp_taskbuilder.cli.main import cli
 from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.round_reports import RoundReport, Summary, TaskSummary
+from odp_taskbuilder.simulation.spending import SpentPrivacy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ODP_TASK = pathlib.Path(sys.executable).with_name("odp-task")
@@ -65,7 +67,10 @@ def test_the_tutorial_learns_reports_its_epsilon_and_plots_both_runs(workshop):
     assert private.returncode == 0, private.stderr
     # Ten rounds of progress are enough to see clients, speed, loss and what was spent.
     progress = re.findall(
-        r"^round (\d+)/30: 10 clients, [\d.]+ clients/s, train/loss [\d.]+, epsilon [\d.]+$", private.stderr, re.MULTILINE
+        r"^round (\d+)/30: 10 clients, [\d.]+ clients/s, train/loss [\d.]+, "
+        r"epsilon [\d.]+ for an assumed population of 3,000,000 devices, [\d.]+ for these 50$",
+        private.stderr,
+        re.MULTILINE,
     )
     assert len(progress) == 10
     # 10 of 100 clients evaluate for each that trains; 40 make a round.
@@ -87,8 +92,15 @@ def test_the_tutorial_learns_reports_its_epsilon_and_plots_both_runs(workshop):
         "--json",
     )
     accounted = json.loads(odp_task(*account, cwd=workshop).stdout)
-    epsilon = float(re.search(r"privacy: epsilon ([\d.]+) at delta 3.333333e-07 after 30 rounds", private.stdout)[1])
-    assert epsilon == pytest.approx(accounted["epsilon"], rel=1e-5)
+    spent = re.search(
+        r"privacy after 30 rounds, at delta 3.333333e-07:\n +epsilon (\S+) for an assumed population of 3,000,000 devices\n"
+        r" +epsilon (\S+) for a population of 50, the clients of this simulation\n",
+        private.stdout,
+    )
+    assert float(spent[1]) == pytest.approx(accounted["epsilon"], rel=1e-5)
+    accounted = json.loads(odp_task(*account, "--population", 50, "--delta", 1 / 3e6, cwd=workshop).stdout)
+    # dp_accounting 0.4.3 on its own says 134.1626.
+    assert float(spent[2]) == pytest.approx(accounted["epsilon"], rel=1e-5) == pytest.approx(134.16, abs=0.2)
 
     build = (
         "build",
@@ -285,16 +297,14 @@ def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_pa
 
 def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monkeypatch):
     def simulate(artifacts, options, on_round, on_notice):
-        epsilon = 1.234000001
-        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, epsilon, zeroed_clients=2, without_effect="no client reported"))
+        spent = SpentPrivacy(1.235, "for a stated population of 900 devices", 43.21, 50, 1e-6, 1, ("Rounds are assumed to come.",))
+        on_round(RoundReport("training", 1, 0, {}, 10, (), 1.0, spent, zeroed_clients=2, without_effect="no client reported"))
         nothing = TaskSummary(1, {}, Communication())
         return Summary(
             population="digits",
             training=nothing,
             evaluation=None,
-            epsilon=0.12345670001,
-            delta=1e-6,
-            assumptions=("Rounds are assumed to come.",),
+            privacy=dataclasses.replace(spent, epsilon=0.12345670001),
             clients=10,
             bad_clients=0,
             rounds_without_effect=1,
@@ -308,13 +318,16 @@ def test_epsilon_is_printed_rounded_up_and_rounds_without_effect_are_noted(monke
     monkeypatch.setattr("odp_taskbuilder.cli.simulate.simulate", simulate)
     done = CliRunner().invoke(cli, ["simulate", "x", "--data", "x", "--rounds", "1", "--clients_per_round", "1"])
     zeros = "their gradients, updates or metrics were not finite or absurdly large (scale the features)\n"
-    assert f"epsilon 1.235\n  2 of 10 clients sent zeros: {zeros}  the model stays as it was: no client reported\n" in done.stderr
+    assert f"epsilon 1.235 for a stated population of 900 devices, 43.21 for these 50\n  2 of 10 clients sent zeros: {zeros}  the model stays as it was: no client reported\n" in done.stderr
     assert "training rounds that left the model as it was: 1\n" in done.stdout
     assert f"  clients that sent zeros, of all rounds: 2; {zeros}" in done.stdout
     assert "WARNING: 3 examples have more than the 50,000 bytes that phones take\n" in done.stdout
     assert "10 s per client on this machine, 58.6 s for the slowest\n" in done.stdout
     assert "a phone 10 times slower would need 586 s; phones stop after 585 s" in done.stdout
-    assert "epsilon 0.1234568 at delta 1e-06 after 1 rounds\n    Rounds are assumed to come.\n" in done.stdout
+    assert (
+        "  privacy after 1 rounds, at delta 1e-06:\n    epsilon 0.1234568 for a stated population of 900 devices\n"
+        "    epsilon 43.21 for a population of 50, the clients of this simulation\n    Rounds are assumed to come.\n"
+    ) in done.stdout
 
 
 def test_the_command_itself_does_without_tensorflow():

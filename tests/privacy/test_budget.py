@@ -45,7 +45,7 @@ def test_a_configured_noise_within_the_target_is_kept():
     budget = privacy_budget(spec(noise_multiplier=1.0, report_goal=2000))
     assert budget.noise_multiplier == 1.0 and not budget.calibrated
     assert budget.epsilon == 0.13243  # 0.13242623236419093, in five digits
-    assert "The target is met: epsilon is at most 0.13243, the limit 10; with the configured noise." in budget.assumptions
+    assert "The target is met: epsilon is at most 0.13243 for an assumed population of 3,000,000 devices, the limit 10; with the configured noise." in budget.assumptions
 
 
 def test_too_little_noise_is_refused_with_what_was_found_the_limit_and_the_noise_that_suffices():
@@ -86,7 +86,7 @@ def test_a_calibrated_noise_has_six_digits_at_most_and_fewer_where_rounding_swal
 def test_a_skipped_check_lets_any_epsilon_pass_and_says_so():
     budget = privacy_budget(spec(noise_multiplier=0.5, report_goal=2000, target_epsilon=1.0, skip_check=True))
     assert budget.epsilon == 4.0427  # 4.042644210171192
-    assert "The target is exceeded: epsilon is 4.0427," in text_of(budget)
+    assert "The target is exceeded: epsilon is 4.0427 for an assumed population of 3,000,000 devices," in text_of(budget)
     assert "only skip_dp_check lets such a task pass" in text_of(budget)
 
 

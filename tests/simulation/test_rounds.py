@@ -382,15 +382,28 @@ def test_a_round_that_nobody_reports_in_is_noted_and_counted(simulated, tmp_path
 
 def test_epsilon_is_that_of_the_rounds_so_far(simulated):
     summary, _, reports = simulated(rounds=20, privacy=PRIVACY)
-    assert summary.epsilon == privacy_budget(PRIVACY).epsilon
-    assert summary.delta == PRIVACY.delta
-    shown = {report.number: report.epsilon for report in reports if report.epsilon is not None}
+    assert summary.privacy.epsilon == privacy_budget(PRIVACY).epsilon
+    assert (summary.privacy.delta, summary.privacy.rounds) == (PRIVACY.delta, 20)
+    shown = {report.number: report.privacy.epsilon for report in reports if report.privacy is not None}
     assert list(shown) == list(range(2, 21, 2))
     for number in (2, 10, 20):
         exact = privacy_budget(dataclasses.replace(PRIVACY, rounds=number)).epsilon
-        assert exact <= shown[number] <= 1.0002 * exact
-    assert simulated(name="plain")[0].epsilon is None
-    assert summary.assumptions == ()
+        assert exact <= shown[number] <= 1.002 * exact
+    assert simulated(name="plain")[0].privacy is None
+
+
+def test_epsilon_stands_beside_that_of_the_few_clients_simulated(simulated):
+    spent = simulated(rounds=20, privacy=PRIVACY)[0].privacy
+    # 5 of the 30 clients take part in a round, whatever the report goal.
+    of_few = privacy_budget(dataclasses.replace(PRIVACY, population=30, report_goal=5))
+    assert (spent.simulated_clients, spent.simulated_epsilon) == (30, of_few.epsilon)
+    assert spent.meant_for == "for a stated population of 100,000 devices"
+    assert "4 of 100,000 devices on average, or here 5 of 30. These rounds drew cohorts of fixed size" in spent.assumptions[0]
+    spent = simulated(rounds=20, privacy=PRIVACY, sampling=Sampling.POISSON, name="poisson", skip_bad_clients=True)[0].privacy
+    assert spent.assumptions[0].endswith("or here 5 of 30.")
+    # As many clients as the task is meant for: one number says it all.
+    spent = simulated(rounds=2, privacy=dataclasses.replace(PRIVACY, population=30), name="all")[0].privacy
+    assert (spent.simulated_clients, spent.simulated_epsilon) == (None, None)
 
 
 def test_the_epsilon_of_a_tree_comes_with_the_pace_that_it_assumes(simulated):
@@ -398,9 +411,10 @@ def test_the_epsilon_of_a_tree_comes_with_the_pace_that_it_assumes(simulated):
         PRIVACY, aggregator=DpAggregator.TREE_AGGREGATION, minimum_separation=20, rounds=20, rounds_per_day=1.0
     )
     summary, *_ = simulated(rounds=20, privacy=tree)
-    assert summary.epsilon == privacy_budget(tree).epsilon
-    assert summary.epsilon > privacy_budget(dataclasses.replace(tree, rounds_per_day=24.0)).epsilon
-    assert "stated to come at a pace of 1 a day or more, so that it remembers 7 of them" in summary.assumptions[0]
+    assert (summary.privacy.epsilon, summary.privacy.meant_for) == (privacy_budget(tree).epsilon, "whatever the population")
+    assert summary.privacy.simulated_epsilon is None
+    assert summary.privacy.epsilon > privacy_budget(dataclasses.replace(tree, rounds_per_day=24.0)).epsilon
+    assert "stated to come at a pace of 1 a day or more, so that it remembers 7 of them" in summary.privacy.assumptions[0]
 
 
 def test_tensorboard_gets_every_round_as_it_is_finished(simulated, tmp_path):

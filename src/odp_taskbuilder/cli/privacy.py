@@ -13,6 +13,7 @@ import click
 from odp_taskbuilder import config, errors, privacy
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ASSUMED_ROUNDS_PER_DAY, DpAggregator, PrivacySpec
+from odp_taskbuilder.privacy.assumptions import meant_for
 from odp_taskbuilder.privacy.plot import plot_curve
 from odp_taskbuilder.privacy.rounding import rounded_up
 
@@ -61,7 +62,7 @@ _SPEC_OPTIONS = [
     click.option(
         "--minimum_separation", type=int, help="Rounds from one contribution of a client to its next (trees). [default: 0]"
     ),
-    click.option("--population", type=int, help="Real number of devices, instead of the assumed 3,000,000."),
+    click.option("--population", type=click.IntRange(min=1), help="Real number of devices, instead of the assumed 3,000,000."),
     click.option(
         "--rounds_per_day",
         type=_FiniteFloat(),
@@ -217,7 +218,7 @@ def curve_command(
         return
     spec = curve.spec
     output.show(
-        f"{curve.setting()}, delta {spec.delta:.7g}, population {spec.population:,}, target epsilon {spec.target_epsilon:g}"
+        f"{curve.setting()}, delta {spec.delta:.7g}, {meant_for(spec)}, target epsilon {spec.target_epsilon:g}"
     )
     output.show(f"{variable.value:>16}  epsilon")
     for point in curve.points:
@@ -258,7 +259,7 @@ def _print(document: dict[str, Any], json_mode: bool) -> None:
     if json_mode:
         output.print_json(document)
         return
-    output.show(f"epsilon           {rounded_up(document['epsilon']):.7g} at delta {document['delta']:.7g}")
+    output.show(f"epsilon           {rounded_up(document['epsilon']):.7g} at delta {document['delta']:.7g}, {document['meant_for']}")
     if "reference_epsilon" in document:
         output.show(f"reference epsilon {document['reference_epsilon']!r}")
     output.show(f"noise multiplier  {document['noise_multiplier']!r}" + (" (calibrated)" if document["calibrated"] else ""))

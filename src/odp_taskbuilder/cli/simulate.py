@@ -18,6 +18,7 @@ from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.round_reports import CompiledShare, RoundReport, Summary, TaskSummary
 from odp_taskbuilder.simulation.sampling import Sampling
 from odp_taskbuilder.simulation.simulate import ENGINES, SimulationOptions, simulate
+from odp_taskbuilder.simulation.spending import SpentPrivacy
 
 _DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
 _WHY_ZEROS = "their gradients, updates or metrics were not finite or absurdly large (scale the features)"
@@ -163,8 +164,8 @@ def command(
 def _show_progress(report: RoundReport, rounds: int) -> None:
     parts = [f"{report.clients} clients", f"{report.clients / max(report.seconds, 1e-9):.1f} clients/s"]
     parts += [f"{short_name(name)} {value:.4g}" for name, value in report.metrics.items() if name.endswith("/loss")]
-    if report.epsilon is not None:
-        parts.append(f"epsilon {rounded_up(report.epsilon, digits=4):.4g}")
+    if report.privacy is not None:
+        parts.append(_spent_so_far(report.privacy))
     if report.task == "training":
         output.note(f"round {report.number}/{rounds}: {', '.join(parts)}")
     else:
@@ -211,15 +212,33 @@ def _print_summary(summary: Summary, run_dir: Optional[pathlib.Path]) -> None:
             f"  privacy: none claimed. Rounds were weighed as if {summary.noise_of_reports:,} clients, the report goal, had reported: the "
             "noise is what phones will see, the privacy of these clients is not."
         )
-    elif summary.epsilon is None:
-        lines.append("  privacy: no DP aggregator, no guarantee")
     else:
-        epsilon = rounded_up(summary.epsilon)
-        lines.append(f"  privacy: epsilon {epsilon:.7g} at delta {summary.delta:.7g} after {summary.training.rounds} rounds")
-        lines += [f"    {sentence}" for sentence in summary.assumptions]
+        lines += _privacy_lines(summary.privacy)
     if run_dir is not None:
         lines.append(f"Show the metrics with: odp-task metrics {run_dir}")
     output.show("\n".join(lines))
+
+
+def _spent_so_far(privacy: SpentPrivacy) -> str:
+    text = f"epsilon {privacy.epsilon:.4g} {privacy.meant_for}"
+    if privacy.simulated_epsilon is None:
+        return text
+    return f"{text}, {privacy.simulated_epsilon:.4g} for these {privacy.simulated_clients:,}"
+
+
+def _privacy_lines(privacy: Optional[SpentPrivacy]) -> list[str]:
+    if privacy is None:
+        return ["  privacy: no DP aggregator, no guarantee"]
+    lines = [
+        f"  privacy after {privacy.rounds} rounds, at delta {privacy.delta:.7g}:",
+        f"    epsilon {rounded_up(privacy.epsilon):.7g} {privacy.meant_for}",
+    ]
+    if privacy.simulated_epsilon is not None:
+        lines.append(
+            f"    epsilon {rounded_up(privacy.simulated_epsilon):.7g} for a population of {privacy.simulated_clients:,}, the clients of this "
+            "simulation"
+        )
+    return [*lines, *(f"    {sentence}" for sentence in privacy.assumptions)]
 
 
 def _compiled_line(share: CompiledShare) -> str:

@@ -37,6 +37,13 @@ def assumptions(spec: PrivacySpec, noise_multiplier: float, epsilon: float, cali
     return tuple(sentences)
 
 
+def meant_for(spec: PrivacySpec) -> str:
+    """The population that an epsilon of this spec holds for, in the words that stand beside the number."""
+    if spec.aggregator.is_tree:
+        return "whatever the population"
+    return f"for {'an assumed' if spec.population == ASSUMED_POPULATION else 'a stated'} population of {spec.population:,} devices"
+
+
 def curve_assumptions(spec: PrivacySpec) -> tuple[str, ...]:
     """The sentences that belong beside a curve, along which rounds, noise or report goal vary."""
     if spec.aggregator.is_tree:
@@ -62,7 +69,7 @@ def pace(spec: PrivacySpec) -> tuple[str, ...]:
 
 
 def _comparison(spec: PrivacySpec, epsilon: float, calibrated: bool) -> str:
-    shown = f"{rounded_up(epsilon):.7g}"  # Of a stated epsilon, all digits; a target may have more.
+    shown = f"{rounded_up(epsilon):.7g} {meant_for(spec)}"  # Of a stated epsilon, all digits; a target may have more.
     if epsilon > spec.target_epsilon:
         return f"The target is exceeded: epsilon is {shown}, the limit {spec.target_epsilon:.7g}; only skip_dp_check lets such a task pass."
     how = "the noise was calibrated to it" if calibrated else "with the configured noise"

@@ -16,7 +16,7 @@ from odp_taskbuilder.config.spec import (
     TaskSpec,
     adaptive_noise_limit,
 )
-from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator
+from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator, meant_for
 from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
 from odp_taskbuilder.privacy.rounding import rounded_up, stated_epsilon
@@ -53,6 +53,7 @@ class PrivacyBudget:
         number of rounds: there sampling bounds the loss.
       rounds_per_day: the pace that this k assumes; None for the Gaussian aggregators, whose accounting does not use it.
       calibrated: the noise was chosen to meet the target, not configured.
+      meant_for: the population that epsilon holds for, in words to stand beside it; empty without an aggregator.
       accountant: the method, and the neighbouring relation that epsilon is about.
       assumptions: what the number rests on and leaves out, one sentence each.
     """
@@ -70,6 +71,7 @@ class PrivacyBudget:
     contributions_per_client: int
     rounds_per_day: Optional[float]
     calibrated: bool
+    meant_for: str
     accountant: str
     assumptions: tuple[str, ...]
 
@@ -151,6 +153,7 @@ def _budget(spec: PrivacySpec, found: Calibration, accountant: str, sentences: t
         contributions_per_client=spec.max_contributions if is_tree else spec.rounds,
         rounds_per_day=spec.rounds_per_day if is_tree and not spec.skip_aggregator else None,
         calibrated=spec.noise_multiplier is None and not spec.skip_aggregator,
+        meant_for="" if spec.skip_aggregator else meant_for(spec),
         accountant=accountant,
         assumptions=sentences,
     )
@@ -168,8 +171,8 @@ def _fewer_contributions(spec: PrivacySpec) -> str:
 def _not_private_enough(spec: PrivacySpec, noise_multiplier: float, epsilon: float) -> errors.PrivacyBudgetError:
     noise = smallest_noise(spec).noise_multiplier
     return errors.PrivacyBudgetError(
-        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {noise_multiplier:.7g} spends epsilon {epsilon:.7g}; the limit is "
-        f"dp_target_epsilon {spec.target_epsilon:.7g}, at delta {spec.delta:.7g}.",
+        f"{_NOT_PRIVATE_ENOUGH} noise_multiplier {noise_multiplier:.7g} spends epsilon {epsilon:.7g} {meant_for(spec)}; the limit "
+        f"is dp_target_epsilon {spec.target_epsilon:.7g}, at delta {spec.delta:.7g}.",
         next_step=f"State noise_multiplier {rounded_up(noise, digits=4):g} or more, or leave it out to have it calibrated.",
     )
 

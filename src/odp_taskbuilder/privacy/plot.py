@@ -6,6 +6,7 @@ import math
 import pathlib
 
 from odp_taskbuilder.base import figure_file
+from odp_taskbuilder.privacy.assumptions import meant_for
 from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve
 
 _AXIS_LABELS = {
@@ -56,7 +57,7 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
         axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel(_AXIS_LABELS[curve.variable])
     axes.set_ylabel("epsilon of the whole training (no unit)")
-    axes.set_title(f"{curve.setting()}\ndelta {spec.delta:.4g}, population {spec.population:,}", fontsize=10)
+    axes.set_title(f"{curve.setting()}\ndelta {spec.delta:.4g}, {meant_for(spec)}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure_file.save_figure(canvas, path)

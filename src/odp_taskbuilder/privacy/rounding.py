@@ -16,10 +16,11 @@ _SMALLEST_STEP = decimal.Decimal("1e-6")
 def rounded_up(value: float, digits: int = 7) -> float:
     """The smallest number of so many significant digits that is not below the value.
 
-    >>> rounded_up(9.99973131), rounded_up(0.22200422, digits=4), rounded_up(18.0)
-    (9.999732, 0.2221, 18.0)
+    >>> rounded_up(9.99973131), rounded_up(0.22200422, digits=4), rounded_up(18.0), rounded_up(43.21)
+    (9.999732, 0.2221, 18.0, 43.21)
     """
-    return float(_upwards(digits).create_decimal(value))
+    # By the shortest digits that name the value: the binary 43.21 is a little above the decimal one, which would be lifted to 43.21001.
+    return float(_upwards(digits).create_decimal(repr(float(value))))
 
 
 def next_below(value: float, digits: int) -> float:

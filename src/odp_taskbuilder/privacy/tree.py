@@ -49,6 +49,10 @@ class TreeAggregation:
         accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
         return float(accountant.compose(event).get_epsilon(self.delta))
 
+    def quick_epsilon(self, noise_multiplier: float) -> float:
+        """The same: nothing is quicker."""
+        return self.epsilon(noise_multiplier)
+
     def smallest_noise(self, target_epsilon: float) -> Calibration:
         """The smallest noise multiplier whose epsilon is at most the target, and that epsilon.
 

@@ -9,6 +9,7 @@ from typing import Callable, Optional
 from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
 from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.jobs import BadClient, Comparison, SessionResult
+from odp_taskbuilder.simulation.spending import SpentPrivacy
 
 REPORTS_METRIC = f"{PROGRESS_PREFIX}reports"
 # Set by the learning process when it leaves the model as it was (spec: metrics.md).
@@ -24,7 +25,7 @@ class RoundReport:
       number: of the round, from 1.
       checkpoint_round: training round whose checkpoint was used.
       metrics: as they were written.
-      epsilon: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
+      privacy: spent so far, at some ten training rounds of a run with a DP aggregator; else None.
       zeroed_clients: clients that reported nothing but zeros; None where that is not known.
       without_effect: why a training round left the model as it was; None if it did not.
     """
@@ -36,7 +37,7 @@ class RoundReport:
     clients: int
     bad_clients: tuple[BadClient, ...]
     seconds: float
-    epsilon: Optional[float]
+    privacy: Optional[SpentPrivacy]
     zeroed_clients: Optional[int] = None
     without_effect: Optional[str] = None
 
@@ -84,8 +85,7 @@ class Summary:
 
     Attributes:
       evaluation: None if there is no evaluation task.
-      epsilon, delta: spent by the training rounds; None without a DP aggregator, and where the noise was not the plan's.
-      assumptions: what that epsilon assumes of phones, one sentence each.
+      privacy: spent by the training rounds; None without a DP aggregator, and where the noise was not the plan's.
       noise_of_reports: the report goal whose noise the rounds had in place of that of their own size; None where they had the plan's.
       clients, seconds: run by this command, without what it resumed.
       bad_clients: that were skipped by this command.
@@ -99,9 +99,7 @@ class Summary:
     population: str
     training: TaskSummary
     evaluation: Optional[TaskSummary]
-    epsilon: Optional[float]
-    delta: Optional[float]
-    assumptions: tuple[str, ...]
+    privacy: Optional[SpentPrivacy]
     clients: int
     bad_clients: int
     rounds_without_effect: int

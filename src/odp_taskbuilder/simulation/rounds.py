@@ -73,9 +73,14 @@ class Rounds:
             self._evaluation_client_ids = evaluation_data.client_ids
             self._evaluation_fingerprint = evaluation_data.fingerprint()
             self._evaluation_size = round_checks.evaluation_cohort_size(deployment.evaluation, evaluation_data, options)
-        # With another noise than the plan's, or one that can be repeated, a run claims nothing.
-        self._privacy = deployment.privacy if options.spends_as_accounted else None
-        self._spending = PrivacySpending(self._privacy, options.rounds)
+        self._spending = PrivacySpending(
+            # With another noise than the plan's, or one that can be repeated, a run claims nothing.
+            deployment.privacy if options.spends_as_accounted else None,
+            options.rounds,
+            clients=len(self._client_ids),
+            clients_per_round=options.clients_per_round,
+            draws_as_accounted=options.sampling is Sampling.POISSON,
+        )
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
         self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = self._zeroed_clients = 0
@@ -203,7 +208,6 @@ class Rounds:
         self._client_seconds += result.client_seconds
         self._oversized_examples += result.oversized_examples
         self._zeroed_clients += result.zeroed_clients or 0
-        epsilon = self._spending.progress(number) if kind == "training" else None
         self._on_round(
             RoundReport(
                 task=kind,
@@ -213,7 +217,7 @@ class Rounds:
                 clients=len(cohort),
                 bad_clients=result.bad_clients,
                 seconds=seconds,
-                epsilon=epsilon,
+                privacy=self._spending.progress(number) if kind == "training" else None,
                 zeroed_clients=result.zeroed_clients,
                 without_effect=why_without_effect(metrics) if kind == "training" else None,
             )
@@ -241,14 +245,11 @@ class Rounds:
             self._events[kind].add_scalars(number, metrics)
 
     def _summary(self, seconds: float) -> Summary:
-        privacy = self._privacy
         return Summary(
             population=self._deployment.population,
             training=self._task_summary("training"),
             evaluation=None if self._deployment.evaluation is None else self._task_summary("evaluation"),
-            epsilon=self._spending.total(),
-            delta=None if privacy is None else privacy.delta,
-            assumptions=self._spending.assumptions(),
+            privacy=self._spending.total(),
             noise_of_reports=self._noise_of_reports(),
             clients=self._clients,
             bad_clients=self._bad_clients,

@@ -7,43 +7,108 @@ from typing import Optional
 
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy import mechanism_of
-from odp_taskbuilder.privacy.assumptions import pace
+from odp_taskbuilder.privacy.assumptions import meant_for, pace
 from odp_taskbuilder.privacy.rounding import stated_epsilon
 
 # Accounting takes a second or so: a run is not to spend its time on it.
 _MAX_UPDATES = 10
+# Too few digits for the grid to show.
+_PROGRESS_DIGITS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SpentPrivacy:
+    """What rounds have spent.
+
+    Attributes:
+      epsilon: an upper bound for the population that the task is meant for, as `odp-task privacy` accounts for it.
+      meant_for: that population, in words to stand beside the number.
+      simulated_epsilon: an upper bound for as many clients as the simulation has, where that is fewer and counts; else None.
+      simulated_clients: how many those are; None where there is no simulated_epsilon.
+      delta: of both.
+      rounds: training rounds that are accounted for.
+      assumptions: what these epsilons assume, one sentence each.
+    """
+
+    epsilon: float
+    meant_for: str
+    simulated_epsilon: Optional[float]
+    simulated_clients: Optional[int]
+    delta: float
+    rounds: int
+    assumptions: tuple[str, ...]
 
 
 class PrivacySpending:
-    """Epsilon after a number of rounds, as `odp-task privacy` accounts for it: for the population that the task is meant
-    for, not for the clients of a simulation. None without a DP aggregator."""
+    """Accounts for the rounds of a run; for nothing without a DP aggregator."""
 
-    def __init__(self, spec: Optional[PrivacySpec], rounds: int):
+    def __init__(
+        self, spec: Optional[PrivacySpec], rounds: int, *, clients: int, clients_per_round: int, draws_as_accounted: bool
+    ):
         """Prepares for a run of so many rounds.
+
+        Args:
+          clients: that the run draws from.
+          clients_per_round: that it draws, on average.
+          draws_as_accounted: it draws each client independently.
 
         Raises:
           ConfigError: the population is too small for the task's delta or report goal.
         """
-        if spec is not None:
-            mechanism_of(spec)
         self._spec = spec
         self._rounds = rounds
         self._every = max(1, rounds // _MAX_UPDATES)
+        self._simulated: Optional[PrivacySpec] = None
+        self._draws_as_accounted = draws_as_accounted
+        if spec is None:
+            return
+        mechanism_of(spec)
+        if not spec.aggregator.is_tree and clients < spec.population:
+            # The noise does not depend on how many take part; the probability to be drawn does.
+            self._simulated = dataclasses.replace(
+                spec, population=clients, report_goal=min(clients, clients_per_round)
+            )
 
-    def progress(self, number: int) -> Optional[float]:
-        """Epsilon after a round; given for some ten rounds of a run."""
-        return None if number % self._every else self._epsilon(number)
+    def progress(self, number: int) -> Optional[SpentPrivacy]:
+        """After a round, in four digits; given for some ten rounds of a run."""
+        return None if number % self._every else self._spent(number, is_progress=True)
 
-    def total(self) -> Optional[float]:
-        """Epsilon after all rounds."""
-        return self._epsilon(self._rounds)
+    def total(self) -> Optional[SpentPrivacy]:
+        """After all rounds."""
+        return self._spent(self._rounds, is_progress=False)
 
-    def assumptions(self) -> tuple[str, ...]:
-        """What these epsilons assume of phones, one sentence each."""
-        return () if self._spec is None else pace(self._spec)
-
-    def _epsilon(self, rounds: int) -> Optional[float]:
-        if self._spec is None:
+    def _spent(self, rounds: int, *, is_progress: bool) -> Optional[SpentPrivacy]:
+        spec, simulated = self._spec, self._simulated
+        if spec is None:
             return None
-        mechanism = mechanism_of(dataclasses.replace(self._spec, rounds=rounds))
-        return stated_epsilon(mechanism.epsilon(self._spec.noise_multiplier), mechanism.digits)
+        return SpentPrivacy(
+            epsilon=_epsilon(spec, rounds, is_progress=is_progress),
+            meant_for=meant_for(spec),
+            simulated_epsilon=None if simulated is None else _epsilon(simulated, rounds, is_progress=is_progress),
+            simulated_clients=None if simulated is None else simulated.population,
+            delta=spec.delta,
+            rounds=rounds,
+            assumptions=(*self._sampling(), *pace(spec)),
+        )
+
+    def _sampling(self) -> tuple[str, ...]:
+        spec, simulated = self._spec, self._simulated
+        if spec is None or spec.aggregator.is_tree:
+            return ()
+        drawn = f"{spec.report_goal:,} of {spec.population:,} devices"
+        if simulated is None:
+            return (f"Each round is assumed to draw {drawn} on average, every one independently (Poisson sampling).",)
+        sentence = (
+            f"Each round is assumed to draw every client independently (Poisson sampling): {drawn} on average, or here "
+            f"{simulated.report_goal:,} of {simulated.population:,}"
+        )
+        if self._draws_as_accounted:
+            return (f"{sentence}.",)
+        return (f"{sentence}. These rounds drew cohorts of fixed size, which only resembles that; --sampling poisson draws so.",)
+
+
+def _epsilon(spec: PrivacySpec, rounds: int, *, is_progress: bool) -> float:
+    mechanism = mechanism_of(dataclasses.replace(spec, rounds=rounds))
+    if is_progress:
+        return stated_epsilon(mechanism.quick_epsilon(spec.noise_multiplier), min(_PROGRESS_DIGITS, mechanism.digits))
+    return stated_epsilon(mechanism.epsilon(spec.noise_multiplier), mechanism.digits)

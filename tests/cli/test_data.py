@@ -62,3 +62,33 @@ def test_examples_that_phones_do_not_take_are_counted(tmp_path):
         f"WARNING: 2 examples have more than the 50,000 bytes that phones take; the largest has {report['largest_example']:,}"
         in text
     )
+
+
+def test_rows_become_the_bytes_that_a_phone_hands_over_and_back(tmp_path):
+    digits = pathlib.Path(__file__).parents[2] / "configs" / "digits"
+    task = ("--saved_model", digits / "saved_model", "--task_config", digits / "train.pbtxt")
+    row = {"x": [number / 16 for number in range(64)], "y": [3]}
+    (tmp_path / "row.json").write_text(json.dumps({**row, "y": 3}))
+    encoded = odp_task("data", "encode", tmp_path / "row.json", *task)
+    assert encoded.returncode == 0, encoded.stderr
+    (tmp_path / "logged.txt").write_text(encoded.stdout)
+    decoded = odp_task("data", "decode", tmp_path / "logged.txt", *task)
+    assert (decoded.returncode, json.loads(decoded.stdout)) == (0, row)
+    assert odp_task("data", "encode", tmp_path / "row.json", *task, "--output", tmp_path / "row.tfrecord").returncode == 0
+    assert json.loads(odp_task("data", "decode", tmp_path / "row.tfrecord").stdout) == row
+    again = odp_task("data", "encode", tmp_path / "row.json", *task, "--output", tmp_path / "row.tfrecord")
+    assert (again.returncode, again.stderr) == (
+        7,
+        f"Error: {tmp_path / 'row.tfrecord'} exists.\nChoose another file, or replace it with --overwrite.\n",
+    )
+
+
+def test_an_example_that_a_phone_could_not_train_on_ends_with_2(tmp_path):
+    digits = pathlib.Path(__file__).parents[2] / "configs" / "digits"
+    task = ("--saved_model", digits / "saved_model", "--task_config", digits / "train.pbtxt")
+    # {"y": [3]}
+    (tmp_path / "logged.txt").write_text("0a0c0a0a0a017912051a030a0103\n")
+    decoded = odp_task("data", "decode", tmp_path / "logged.txt", *task)
+    assert (decoded.returncode, decoded.stdout) == (2, '{"y": [3]}\n')
+    assert decoded.stderr == f"Error: {tmp_path / 'logged.txt'}:1: feature 'x' is missing.\n"
+    assert odp_task("data", "encode", tmp_path / "logged.txt").returncode == 2

@@ -1,18 +1,26 @@
-"""`odp-task data`: client data made from a dataset, and described."""
+"""`odp-task data`: client data made from a dataset, and described; rows to examples and back."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import functools
+import json
 import pathlib
-from typing import Optional
+from collections.abc import Callable
+from typing import Any, Optional
 
 import click
 
+from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.example_format import ExampleFormat, format_of_artifacts, format_of_model
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.describe import DataDescription, describe
 from odp_taskbuilder.data.open import open_client_data
 from odp_taskbuilder.data.partitioned_dataset import STRATEGIES, partition_dataset
+from odp_taskbuilder.data.rows import decode, encode_rows, misfits, read_examples, to_document
 
 
 @click.group()
@@ -99,6 +107,126 @@ def partition_command(
         output.print_json([dataclasses.asdict(description) for description in parts.values()])
         return
     output.show("\n\n".join(_text(description) for description in parts.values()))
+
+
+def _of_task(function: Callable) -> Callable:
+    """The options that say whose examples they are: `example_format` of the task, or None."""
+
+    @click.option(
+        "--task", type=click.Path(exists=True, path_type=pathlib.Path), help="Directory of the task's artifacts, or a plan."
+    )
+    @click.option(
+        "--saved_model", type=click.Path(path_type=pathlib.Path), help="With --task_config: a task before it is built."
+    )
+    @click.option("--task_config", type=click.Path(path_type=pathlib.Path), help="Task config, text proto or JSON.")
+    @functools.wraps(function)
+    def with_format(
+        *arguments: Any,
+        task: Optional[pathlib.Path],
+        saved_model: Optional[pathlib.Path],
+        task_config: Optional[pathlib.Path],
+        **options: Any,
+    ) -> Any:
+        if (saved_model is None) != (task_config is None) or (task is not None and saved_model is not None):
+            raise errors.UsageError("Name the task by --task, or by --saved_model and --task_config.")
+        example_format = None
+        if task is not None:
+            example_format = format_of_artifacts(task)
+        elif saved_model is not None and task_config is not None:
+            example_format = format_of_model(saved_model, task_config)
+        return function(*arguments, example_format=example_format, **options)
+
+    return with_format
+
+
+@command.command("encode")
+@click.argument("rows")
+@_of_task
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(("base64", "hex", "tfrecord")),
+    help="One example a line, or a TFRecord file; base64 unless there is an --output, else tfrecord.",
+)
+@click.option(
+    "--output", "output_file", type=click.Path(path_type=pathlib.Path), help="File to write; standard output if not given."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output.")
+def encode_command(
+    rows: str,
+    example_format: Optional[ExampleFormat],
+    form: Optional[str],
+    output_file: Optional[pathlib.Path],
+    overwrite: bool,
+) -> None:
+    """Serialize rows to the bytes that a phone's app hands over for a task: what the app's output is compared with.
+
+    ROWS is JSON, objects {feature: values} one after the other, nested as the feature's shape or flat (- for standard input), or a .csv,
+    .tsv or Parquet table with a column a feature; features of several columns are mapped as NAME=COLUMN[,COLUMN...].
+
+    \b
+      echo '{"x": [0, 0.5], "y": 1}' | odp-task data encode - --task odp_artifacts/my_task
+      odp-task data encode 'rows.csv?x=pixel_*' --task odp_artifacts/digits --output examples.tfrecord
+    """
+    if example_format is None:
+        raise errors.UsageError(
+            "Whose examples are these?", next_step="Add --task ARTIFACTS, or --saved_model and --task_config."
+        )
+    form = form or ("tfrecord" if output_file else "base64")
+    if form == "tfrecord" and output_file is None:
+        raise errors.UsageError("A TFRecord file is not written to standard output.", next_step="Add --output FILE.")
+    if output_file is not None and output_file.exists() and not overwrite:
+        raise errors.StorageError(f"{output_file} exists.", next_step="Choose another file, or replace it with --overwrite.")
+    # All rows are looked at before the first is written.
+    serialized = list(encode_rows(rows, example_format))
+    for number, example in enumerate(serialized, 1):
+        if len(example) > MAX_EXAMPLE_BYTES:
+            output.note(
+                f"WARNING: row {number} makes {len(example):,} bytes; phones take no example above {MAX_EXAMPLE_BYTES:,}."
+            )
+    if form == "tfrecord":
+        tfrecord.write_records(output_file, serialized)
+        return
+    lines = [example.hex() if form == "hex" else base64.b64encode(example).decode() for example in serialized]
+    if output_file is None:
+        output.show("\n".join(lines))
+        return
+    try:
+        output_file.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    except OSError as error:
+        raise errors.StorageError(f"Cannot write {output_file}: {error.strerror}.") from error
+
+
+@command.command("decode")
+@click.argument("examples")
+@_of_task
+def decode_command(examples: str, example_format: Optional[ExampleFormat]) -> None:
+    """Show serialized examples as JSON, one a line, and check them against a task if one is named; ends with 2 if a phone could not
+    train on one.
+
+    EXAMPLES is a TFRecord file, text with one example a line in base64 or hexadecimal digits (- for standard input), or a file that is
+    one example.
+
+    \b
+      adb logcat -d -s MyApp:D -v raw | odp-task data decode - --task odp_artifacts/my_task
+    """
+    problems = []
+    count = 0
+    for place, serialized in read_examples(examples):
+        count += 1
+        features = decode(serialized, place)
+        output.show(json.dumps(to_document(features, example_format), ensure_ascii=False, allow_nan=False))
+        if len(serialized) > MAX_EXAMPLE_BYTES:
+            problems.append(f"{place}: {len(serialized):,} bytes; phones take no example above {MAX_EXAMPLE_BYTES:,}")
+        if example_format is not None:
+            problems += [f"{place}: {problem}" for problem in misfits(features, example_format)]
+            unread = sorted(set(features) - {feature.name for feature in example_format.features})
+            if unread:
+                output.note(f"{place}: the task does not read {', '.join(map(repr, unread))}.")
+    if not count:
+        raise errors.UsageError(f"{examples} holds no example.")
+    if problems:
+        raise errors.UsageError(";\n".join(problems) + ".")
 
 
 @command.command("describe")

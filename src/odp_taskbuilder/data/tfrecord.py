@@ -52,6 +52,11 @@ def write_records(path: pathlib.Path, records: Iterable[bytes]) -> int:
     return count
 
 
+def begins_file(content: bytes) -> bool:
+    """Whether this is the beginning of a TFRecord file: the length of a record, and its checksum."""
+    return len(content) >= _HEADER.size and _FOOTER.unpack_from(content, 8)[0] == masked_crc32c(content[:8])
+
+
 def read_records(path: pathlib.Path) -> Iterator[bytes]:
     """Yields the records of a TFRecord file, one in memory at a time.
 

@@ -114,6 +114,7 @@ def build(
                 request.destination,
                 form=built.spec.form.value,
                 inputs=built.inputs,
+                config=tasks.built_with(built.spec, built.budget),
                 replaced={prefix: ops.replaced for prefix, ops in built.ops.items()},
                 overwrite=overwrite,
             )

@@ -82,7 +82,9 @@ def build_sandboxed(
             spec = spec.with_notices(tasks.notices_about_replaced_ops(replaced))
             spec = spec.with_notices(_runtime_notices(staging, options))
             (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
-            written = manifest.make_manifest(staging, form=spec.form.value, inputs=digests, replaced=replaced)
+            written = manifest.make_manifest(
+                staging, form=spec.form.value, inputs=digests, config=tasks.built_with(spec, budget), replaced=replaced
+            )
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
     return BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
 
@@ -140,7 +142,7 @@ def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, A
     built.artifacts.write_files(artifacts)
     # A manifest that lists no files: it tells what was replaced.
     replaced = {prefix + artifact_set.CLIENT_ONLY_PLAN: ops.replaced for prefix, ops in built.ops.items()}
-    written = manifest.Manifest(built.spec.form.value, {}, {}, {}, replaced)
+    written = manifest.Manifest(built.spec.form.value, {}, {}, {}, replaced_ops=replaced)
     (artifacts / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
 
 

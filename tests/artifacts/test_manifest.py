@@ -6,6 +6,8 @@ import pytest
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import manifest
+from odp_taskbuilder.config.show import ResolvedValue
+from odp_taskbuilder.config.spec import Origin
 
 
 def test_digests_are_those_of_the_standards(tmp_path):
@@ -29,7 +31,13 @@ def test_inputs_are_named_without_the_path_of_the_machine(tmp_path):
 
 def test_a_manifest_survives_being_written_and_read(tmp_path):
     (tmp_path / "plan.pb").write_bytes(b"plan")
-    made = manifest.make_manifest(tmp_path, form="DistributeAggregate", inputs={"task_config": "ab"})
+    config = [
+        ResolvedValue("mode", "EVAL_ONLY", Origin.CONFIG),
+        ResolvedValue("learning_rate", 0.1, Origin.DEFAULT),
+        ResolvedValue("label_name", None, Origin.OPTION),
+    ]
+    made = manifest.make_manifest(tmp_path, form="DistributeAggregate", inputs={"task_config": "ab"}, config=config)
+    assert made.config == tuple(config)
     (tmp_path / "manifest.json").write_text(made.to_json())
     assert manifest.read_manifest(tmp_path) == made
     assert made.versions["tensorflow"].startswith("2.14.")
@@ -50,6 +58,13 @@ _DIGEST = {"sha256": "", "crc32c": "", "size": 1}
         json.dumps({"producer": "odp-task", "files": {"../x": _DIGEST}, "inputs": {}, "versions": {}}).encode(),
         json.dumps({"producer": "odp-task", "files": {"/etc/passwd": _DIGEST}, "inputs": {}, "versions": {}}).encode(),
         json.dumps({"producer": "odp-task", "files": {"plan.pb": 5}, "inputs": {}, "versions": {}}).encode(),
+        json.dumps({"producer": "odp-task", "files": {}, "inputs": {}, "versions": {}, "config": {"mode": 1}}).encode(),
+        json.dumps(
+            {"producer": "odp-task", "files": {}, "inputs": {}, "versions": {}, "config": {"mode": {"value": 1, "origin": "moon"}}}
+        ).encode(),
+        json.dumps(
+            {"producer": "odp-task", "files": {}, "inputs": {}, "versions": {}, "config": {"mode": {"value": [], "origin": "config"}}}
+        ).encode(),
         json.dumps({"producer": "odp-task", "files": [], "inputs": {}, "versions": {}}).encode(),
         b'{"producer": "odp-task", "pad": "' + b" " * (4 << 20) + b'"}',
     ],

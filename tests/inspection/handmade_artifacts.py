@@ -22,15 +22,13 @@ WEIGHT = (3, 2)
 _FLOAT = types_pb2.DT_FLOAT
 
 
-def save(folder, **options):
+def save(folder, *, task="population_name: 'p'", report="", config=(), **options):
     """Writes the artifacts of a training task, with their manifest."""
     plan = make_plan(**options)
     client_plan = plan_pb2.ClientOnlyPlan(phase=plan.phase[0].client_phase, tflite_graph=plan.client_tflite_graph_bytes)
-    task = artifact_set.TaskArtifacts(
-        plan.SerializeToString(), client_plan.SerializeToString(), write_checkpoint, "population_name: 'p'"
-    )
-    artifacts = artifact_set.ArtifactSet(task, None, "report {}")
-    directory.save(artifacts, folder, form="MapReduce", inputs={"task_config": "0" * 64})
+    built = artifact_set.TaskArtifacts(plan.SerializeToString(), client_plan.SerializeToString(), write_checkpoint, task)
+    artifacts = artifact_set.ArtifactSet(built, None, report)
+    directory.save(artifacts, folder, form="MapReduce", inputs={"task_config": "0" * 64}, config=config)
     return pathlib.Path(folder)
 
 

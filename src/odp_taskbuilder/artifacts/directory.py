@@ -20,6 +20,7 @@ from typing import Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.base.private_directory import private_directory
+from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.ops.report import ReplacedOp
 
 _STAGING_PREFIX = ".odp-task-staging-"
@@ -46,6 +47,7 @@ def save(
     *,
     form: str,
     inputs: Mapping[str, str],
+    config: Sequence[ResolvedValue] = (),
     replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
     overwrite: bool = False,
 ) -> manifest.Manifest:
@@ -56,6 +58,7 @@ def save(
       destination: the directory to make. See `check_destination` for one that exists.
       form: value of config.spec.PlanForm.
       inputs: digests of what the artifacts were made from (manifest.digest_file, manifest.digest_directory).
+      config: the values that the tasks were built with (tasks.built_with).
       replaced: file prefix of a task -> the ops that were replaced in its client graph.
       overwrite: replace whatever the destination holds.
 
@@ -64,7 +67,7 @@ def save(
     """
     with staged_directory(destination, overwrite=overwrite) as staging:
         artifacts.write_files(staging)
-        result = manifest.make_manifest(staging, form=form, inputs=inputs, replaced=replaced)
+        result = manifest.make_manifest(staging, form=form, inputs=inputs, config=config, replaced=replaced)
         (staging / artifact_set.MANIFEST).write_text(result.to_json(), encoding="utf-8")
     return result
 

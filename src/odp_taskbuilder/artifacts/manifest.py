@@ -5,12 +5,13 @@
       "form": "MapReduce",
       "files": {"plan.pb": {"sha256": "...", "crc32c": "...", "size": 151342}, ...},
       "inputs": {"task_config": "<sha256>", "model/saved_model.pb": "<sha256>", ...},
+      "config": {"mode": {"value": "TRAINING_ONLY", "origin": "config"}, ...},
       "replaced_ops": {"client_only_plan.pb": {"MaxPoolGrad": {"count": 2, "by": "..."}, ...}, ...},
       "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...},
       "sha256": "..."
     }
 
-`replaced_ops` is there where ops of a client graph were replaced by ops that phones have. The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
+`config` holds every value that the tasks were built with and where it came from (config.show). `replaced_ops` is there where ops of a client graph were replaced by ops that phones have. The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
 paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows it, base64 of the big-endian
 checksum, so that an uploaded object can be compared without being downloaded.
 """
@@ -34,6 +35,8 @@ import google_crc32c
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.config.show import ResolvedValue
+from odp_taskbuilder.config.spec import Origin
 from odp_taskbuilder.ops.report import ReplacedOp
 
 _PRODUCER = "odp-task"
@@ -64,6 +67,7 @@ class Manifest:
       files: name in the directory -> digest. The manifest itself is not among them.
       inputs: name of an input file, relative to what it belongs to -> its SHA-256.
       versions: distribution -> version that made the artifacts.
+      config: the values that the tasks were built with; empty in manifests of former versions.
       replaced_ops: name of a ClientOnlyPlan -> the ops that were replaced in its graph.
     """
 
@@ -71,6 +75,7 @@ class Manifest:
     files: Mapping[str, FileDigest]
     inputs: Mapping[str, str]
     versions: Mapping[str, str]
+    config: Sequence[ResolvedValue] = ()
     replaced_ops: Mapping[str, Sequence[ReplacedOp]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -81,6 +86,8 @@ class Manifest:
             "inputs": dict(sorted(self.inputs.items())),
             "versions": dict(self.versions),
         }
+        if self.config:
+            document["config"] = {item.path: {"value": item.value, "origin": item.origin.value} for item in self.config}
         if self.replaced_ops:
             document["replaced_ops"] = {
                 name: {op.op: {"count": op.count, "by": op.by} for op in ops} for name, ops in sorted(self.replaced_ops.items())
@@ -117,13 +124,14 @@ def make_manifest(
     *,
     form: str,
     inputs: Mapping[str, str],
+    config: Sequence[ResolvedValue] = (),
     replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
 ) -> Manifest:
     """The manifest of the files that are in a directory now; `replaced` by file prefix of a task. Raises OSError."""
     files = {entry.name: digest_file(entry.path) for entry in os.scandir(os.fspath(directory)) if entry.name != artifact_set.MANIFEST}
     versions = {name: version for name, version in ((name, _installed_version(name)) for name in _VERSIONED) if version is not None}
     replaced_ops = {prefix + artifact_set.CLIENT_ONLY_PLAN: tuple(ops) for prefix, ops in replaced.items() if ops}
-    return Manifest(form, files, dict(inputs), versions, replaced_ops)
+    return Manifest(form, files, dict(inputs), versions, tuple(config), replaced_ops)
 
 
 def _installed_version(name: str) -> Optional[str]:
@@ -248,7 +256,18 @@ def _from_document(document: Any) -> Manifest:
             raise ValueError(f"{name!r} is not the name of an artifact")
         files[name] = FileDigest(str(digest["sha256"]), str(digest["crc32c"]), digest["size"])
     inputs, versions = _mapping(document, "inputs"), _mapping(document, "versions")
-    return Manifest(str(document.get("form")), files, inputs, versions, _replaced_ops(document))
+    return Manifest(str(document.get("form")), files, inputs, versions, _config(document), _replaced_ops(document))
+
+
+def _config(document: Mapping[str, Any]) -> tuple[ResolvedValue, ...]:
+    values = []
+    for path, entry in _mapping(document, "config").items() if "config" in document else ():
+        if not isinstance(entry, dict) or set(entry) != {"value", "origin"}:
+            raise ValueError(f"the config's {path!r} is not made of value and origin")
+        if not isinstance(entry["value"], (str, int, float, bool, type(None))):
+            raise ValueError(f"the value of the config's {path!r} is no single value")
+        values.append(ResolvedValue(path, entry["value"], Origin(entry["origin"])))
+    return tuple(values)
 
 
 def _replaced_ops(document: Mapping[str, Any]) -> dict[str, tuple[ReplacedOp, ...]]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import numpy as np
 from google.protobuf import text_format
 
+from odp_taskbuilder.config import paths
 from odp_taskbuilder.config.artifact_urls import STORAGE_PATH
-from odp_taskbuilder.config.spec import ArtifactUrls, RoundsSpec, TaskSpec
+from odp_taskbuilder.config.show import ResolvedValue, resolved_values
+from odp_taskbuilder.config.spec import (
+    ASSUMED_POPULATION,
+    ASSUMED_ROUNDS_PER_DAY,
+    ArtifactUrls,
+    Origin,
+    RoundsSpec,
+    TaskSpec,
+)
 from odp_taskbuilder.ops.report import ReplacedOp
 from odp_taskbuilder.privacy import PrivacyBudget
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
@@ -136,6 +146,28 @@ def report_text(report: task_builder_pb2.TaskReport, budget: PrivacyBudget, spec
     sentences = budget.assumptions if spec.mode.trains else ("Evaluation spends no privacy budget that is accounted here.",)
     comments = "".join(f"# {sentence}\n" for sentence in (*sentences, *spec.notices))
     return comments + text_format.MessageToString(report)
+
+
+def built_with(spec: TaskSpec, budget: PrivacyBudget) -> tuple[ResolvedValue, ...]:
+    """Every value that tasks are built with, for a manifest: as `validate --show` prints them, with the noise that was calibrated, and
+    what the command line says of privacy."""
+    privacy = spec.privacy
+    noise = f"{paths.PRIVACY}.noise_multiplier"
+    values = [
+        dataclasses.replace(value, value=budget.noise_multiplier) if value.path == noise and value.value is None else value
+        for value in resolved_values(spec)
+    ]
+    assumed = {
+        "privacy.population": (privacy.population, ASSUMED_POPULATION),
+        "privacy.rounds_per_day": (privacy.rounds_per_day, ASSUMED_ROUNDS_PER_DAY),
+        "privacy.skip_dp_aggregator": (privacy.skip_aggregator, False),
+        "privacy.skip_dp_check": (privacy.skip_check, False),
+    }
+    values += [
+        ResolvedValue(path, value, Origin.DEFAULT if value == default else Origin.OPTION)
+        for path, (value, default) in assumed.items()
+    ]
+    return tuple(values)
 
 
 def _float32_not_below(value: float) -> float:

@@ -13,6 +13,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.inspection.document import file_document, traffic_document
 from odp_taskbuilder.inspection.inspect import inspect
+from odp_taskbuilder.inspection.task_facts import resolved_config, text_documents
 
 # What stands on the side that lacks something.
 ABSENT = "(absent)"
@@ -58,10 +59,11 @@ def _document(path: pathlib.Path) -> dict[str, Any]:
         ):
             # What differs in it differs in its plan.
             content["client"] = "that of the plan"
+    document.update({name: _by_position(text) for name, text in text_documents(path).items()})
     document["traffic"] = {entry.task: traffic_document(entry.traffic) for entry in inspection.traffic}
     if (path / artifact_set.MANIFEST).exists():
         made = manifest.read_manifest(path)
-        document[artifact_set.MANIFEST] = {"inputs": made.inputs, "versions": made.versions}
+        document[artifact_set.MANIFEST] = {"inputs": made.inputs, "versions": made.versions, "config": resolved_config(path)}
     return document
 
 
@@ -82,6 +84,15 @@ def _differences(left: Any, right: Any, path: tuple[str, ...]) -> Iterator[Diffe
             yield from _differences(left[key], right[key], (*path, key))
 
 
+def _by_position(value: Any) -> Any:
+    """A list of records becomes a mapping by position, so that single fields of them are told."""
+    if isinstance(value, dict):
+        return {key: _by_position(part) for key, part in value.items()}
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return {f"[{index}]": _by_position(item) for index, item in enumerate(value)}
+    return value
+
+
 def _keyed(value: Any) -> Any:
     """A list of named records becomes a mapping by name: order does not matter, and a record is compared with its namesake."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
@@ -96,6 +107,8 @@ def _summary(value: Any) -> str:
             return f"{value['dtype']}{'[...]' if value['shape'] is None else value['shape']}"
         if "count" in value:
             return f"{value['count']} times"
+        if set(value) == {"value", "origin"}:
+            return f"{json.dumps(value['value'])} ({value['origin']})"
         return "(present)"
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return f"{len(value)} entries"

@@ -34,6 +34,7 @@ def inspection_document(inspection: Inspection) -> dict[str, Any]:
             {"directory": str(entry.directory), "task": entry.task, **traffic_document(entry.traffic)}
             for entry in inspection.traffic
         ],
+        "configs": [{"directory": str(path), "values": values} for path, values in inspection.configs.items()],
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Optional, Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, plan_reader, wire
@@ -14,6 +14,7 @@ from odp_taskbuilder.artifacts.tensors import TensorSpec
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, read_checkpoint_facts
 from odp_taskbuilder.inspection.client_ops import replaced_ops_beside
 from odp_taskbuilder.inspection.plan_facts import PlanFacts, read_plan_facts
+from odp_taskbuilder.inspection.task_facts import resolved_config
 from odp_taskbuilder.inspection.traffic import Traffic, traffic_of
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.plan.sstable import MAGIC
@@ -53,10 +54,15 @@ class TaskTraffic:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """Files, and what devices transfer per round for each task that has a plan among them."""
+    """Files, and what devices transfer per round for each task that has a plan among them.
+
+    Attributes:
+      configs: directory that was given -> the values that its artifacts were built with (task_facts.resolved_config).
+    """
 
     files: tuple[InspectedFile, ...]
     traffic: tuple[TaskTraffic, ...]
+    configs: Mapping[pathlib.Path, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def traffic_of(self, file: InspectedFile) -> Traffic:
         """The traffic of the task that a plan among the files belongs to."""
@@ -92,7 +98,8 @@ def inspect(
         if isinstance(file.facts, PlanFacts) and (key not in plans or file.facts.server is not None):
             plans[key] = file.facts
     traffic = (TaskTraffic(directory, task, traffic_of(plan, state.values())) for (directory, task), plan in plans.items())
-    return Inspection(files, tuple(traffic))
+    configs = {path: resolved_config(path) for path in map(pathlib.Path, paths) if path.is_dir()}
+    return Inspection(files, tuple(traffic), {path: config for path, config in configs.items() if config})
 
 
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional, Union
 
+from odp_taskbuilder.artifacts import artifact_set
 from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
 from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.base.phone_limits import DOUBTFUL_RUNTIME, MAX_RUNTIME
@@ -39,7 +40,16 @@ def inspection_text(inspection: Inspection) -> str:
     blocks = ["\n".join(_file(file, inspection)) for file in inspection.files]
     if inspection.traffic:
         blocks.append("\n".join(_traffic_table(inspection)))
+    for path, values in inspection.configs.items():
+        rows = [(name, _setting(entry["value"]), entry["origin"]) for name, entry in values.items()]
+        blocks.append("\n".join([f"Built with ({path / artifact_set.MANIFEST})", *(f"  {row}" for row in _in_columns(rows))]))
     return plain_text.escaped("\n\n".join(blocks), keep="\n")
+
+
+def _setting(value: Union[str, float, bool, None]) -> str:
+    if value is None:
+        return "(none)"
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
 def client_ops_text(graphs: Sequence[ClientOps], module_version: Optional[int]) -> str:
@@ -307,6 +317,11 @@ def _entry(label: str, lines: Sequence[str], width: int = _LABEL_WIDTH) -> Itera
 
 def _tensor_rows(tensors: Sequence[TensorSpec]) -> list[str]:
     return _shortened(_aligned([(tensor.name, _type(tensor), _size(tensor)) for tensor in tensors]))
+
+
+def _in_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

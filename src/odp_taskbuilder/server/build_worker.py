@@ -56,6 +56,7 @@ def build(saved_model: str, task_config: str, options: dict[str, bool]) -> dict[
             pathlib.Path(sandboxed_build.DIRECTORY),
             form=built.spec.form.value,
             inputs=built.inputs,
+            config=tasks.built_with(built.spec, built.budget),
             replaced={prefix: ops.replaced for prefix, ops in built.ops.items()},
         )
     except (errors.ConfigError, errors.PrivacyBudgetError) as error:

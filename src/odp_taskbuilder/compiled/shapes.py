@@ -43,14 +43,13 @@ def _concat_offset(op: Op, axis: Value, *shapes: Value) -> list[Value]:
 @translates("BroadcastGradientArgs", folds=True)
 def _broadcast_gradient_args(op: Op, a: Value, b: Value) -> list[Value]:
     """The axes over which the gradient of a broadcast operand is summed."""
-    a_shape, b_shape = op.integers(a, "shape"), op.integers(b, "shape")
-    rank = max(len(a_shape), len(b_shape))
-    a_shape = (1,) * (rank - len(a_shape)) + a_shape
-    b_shape = (1,) * (rank - len(b_shape)) + b_shape
-    # Where both are 1 TensorFlow lists the axis for both, but not where the shapes are the same throughout.
-    if a_shape == b_shape:
+    shapes = op.integers(a, "shape"), op.integers(b, "shape")
+    # Where both are 1 TensorFlow lists the axis for both, but not where the shapes are the same throughout, rank included.
+    if shapes[0] == shapes[1]:
         return [np.zeros(0, op.output_dtype)] * 2
-    return [np.array([axis for axis in range(rank) if own[axis] == 1], op.output_dtype) for own in (a_shape, b_shape)]
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return [np.array([axis for axis in range(rank) if own[axis] == 1], op.output_dtype) for own in padded]
 
 
 @translates("BROADCAST_ARGS", folds=True)

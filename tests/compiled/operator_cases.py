@@ -245,10 +245,8 @@ def _axes(draw: Draw, rank: int) -> np.ndarray:
 
 @case("SUM", "REDUCE_PROD", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_ANY", "REDUCE_ALL", "MEAN", options="ReducerOptions")
 def _reduction(draw: Draw, name: str) -> Case:
-    if name in ("REDUCE_ANY", "REDUCE_ALL"):
-        dtype = BOOL
-    else:
-        dtype = F32 if name == "MEAN" else one_of(draw, F32, I32, I64)
+    dtypes = {"REDUCE_ANY": (BOOL,), "REDUCE_ALL": (BOOL,), "MEAN": (F32,)}.get(name, (F32, I32, I64))
+    dtype = one_of(draw, *dtypes)
     dims = shape(draw, 1)
     elements = {"f": ORDINARY, "i": st.integers(-9, 9), "b": None}[dtype.kind]
     return Case(

@@ -8,7 +8,6 @@ pytest.importorskip("jax")
 from one_operator import OneOperator, assert_same, translated  # noqa: E402
 from operator_cases import CASES, OPTIONS  # noqa: E402
 
-import odp_taskbuilder.compiled.tracing  # noqa: E402  it fills the table
 from odp_taskbuilder.compiled import translation  # noqa: E402
 
 # Uses of an operator in one program.

@@ -154,7 +154,8 @@ class Checkpoint:
             yield tensor
 
     def _tensor_info(self, content: bytes, message: wire.Field) -> TensorInfo:
-        name, dtype, shape = "", 0, ()
+        name, dtype = "", 0
+        shape: tuple[int, ...] = ()
         for field in wire.fields(content, message.start, message.end, self._what, limit=_MAX_RANK + 8):
             if field.number == _TENSOR_NAME:
                 name = self._name(content, field)

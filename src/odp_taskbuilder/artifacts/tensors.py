@@ -83,11 +83,11 @@ def checkpoint_bytes(specs: Iterable[TensorSpec]) -> Optional[int]:
 class _Counter:
     """A file that only counts what is written to it."""
 
-    def __init__(self) -> None:
-        self.num_bytes = 0
+    num_bytes = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> int:
         self.num_bytes += len(data)
+        return len(data)
 
 
 def _zeros(spec: TensorSpec) -> Any:

@@ -28,6 +28,6 @@ def keyword_only(cls: _Class) -> _Class:
     signature = inspect.signature(positional)
     first, *fields = signature.parameters.values()
     fields = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
-    __init__.__signature__ = signature.replace(parameters=[first, *fields])
-    cls.__init__ = __init__
+    setattr(__init__, "__signature__", signature.replace(parameters=[first, *fields]))  # noqa: B010 - no attribute of the type
+    setattr(cls, "__init__", __init__)  # noqa: B010 - of this very class
     return cls

@@ -161,7 +161,7 @@ def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) ->
     budget = privacy.privacy_budget(spec)
     document = _document(budget)
     if reference:
-        mechanism = privacy.mechanism_of(spec)
+        mechanism: Any = privacy.mechanism_of(spec)  # SampledGaussian: no tree gets here.
         document["reference_epsilon"] = float(f"{mechanism.reference_epsilon(spec.noise_multiplier):.{mechanism.resolved_digits}g}")
     _print(document, json_mode)
     return errors.EXIT_OK if document["target_met"] else errors.PrivacyBudgetError.exit_code

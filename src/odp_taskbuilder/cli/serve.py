@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Optional
 
@@ -132,8 +133,11 @@ def command(
         task_management_server=task_management_server,
         login=auth.Login(impersonate_service_account=impersonate_service_account),
         limits=SandboxLimits(wall_seconds=build_timeout, memory_bytes=build_memory << 20),
-        **({"build_function": build_function, "preload": (build_function.partition(":")[0],)} if build_function else {}),
     )
+    if build_function:
+        service_options = dataclasses.replace(
+            service_options, build_function=build_function, preload=(build_function.partition(":")[0],)
+        )
     serving.serve(
         serving.ServeOptions(
             host=host,

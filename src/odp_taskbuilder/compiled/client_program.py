@@ -8,7 +8,8 @@ each group has a program of its own, compiled when it is met.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import jax
@@ -182,7 +183,7 @@ class ClientProgram:
             groups.setdefault(self.batching.of(len(client[0]))[1], []).append(position)
         return sorted(groups.items())
 
-    def _chunks(self, clients: Sequence[Sequence[np.ndarray]], positions: list[int]):
+    def _chunks(self, clients: Sequence[Sequence[np.ndarray]], positions: list[int]) -> Iterator[tuple[list[int], int]]:
         """Yields clients that one call can take, with the number of rows of their examples in that call."""
         row = sum(feature.dtype.itemsize * int(np.prod(feature.shape, dtype=np.int64)) for feature in self.features)
         usual = int(np.clip(_power_of_two(_MAX_CALL_BYTES // max(1, row)), _MIN_CALL_ROWS, _MAX_CALL_ROWS))
@@ -208,10 +209,7 @@ class ClientProgram:
         key = (last, rows)
         if key not in self._programs:
 
-            def run(weights, examples, first, full, count, sums):
-                return self._many(last, weights, examples, first, full, count, sums)
-
-            self._programs[key] = jax.jit(run)
+            self._programs[key] = jax.jit(functools.partial(self._many, last))
         return self._programs[key]
 
     def _many(self, last: int, weights: list, examples: list, first: Value, full: Value, count: Value, sums: list) -> tuple:

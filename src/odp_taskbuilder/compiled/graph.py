@@ -80,7 +80,7 @@ def _function(subgraph: tflite.Subgraph, raw: Any, buffers: list) -> Function:
     for operator, details in zip(subgraph.operators, raw.operators):
         attributes = tflite.read_node_def(operator).attr if operator.kind is tflite.OpKind.FLEX else {}
         nodes.append(Node(operator, details.builtinOptions, attributes))
-    constants = {}
+    constants: dict[int, Any] = {}
     for index, (tensor, details) in enumerate(zip(subgraph.tensors, raw.tensors)):
         content = buffers[details.buffer].data
         if tensor.dtype == "STRING" and tensor.constant is not None:

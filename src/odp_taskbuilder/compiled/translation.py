@@ -128,7 +128,7 @@ def apply_translation(
     op = Op(node, subgraph, np if folded else jnp, output_dtypes, conditions)
     with np.errstate(all="ignore"):
         result = translation.apply(op, *inputs)
-    outputs = list(result) if isinstance(result, (list, tuple)) else [result]
+    outputs: list[Any] = list(result) if isinstance(result, (list, tuple)) else [result]
     if folded:
         outputs = [np.asarray(output) for output in outputs]
     if len(outputs) != len(output_dtypes):

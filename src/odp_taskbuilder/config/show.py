@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from odp_taskbuilder.config import paths, spec
 
@@ -51,7 +51,7 @@ def resolved_values(task: spec.TaskSpec) -> tuple[ResolvedValue, ...]:
         f"{paths.PRIVACY}.noise_multiplier": task.privacy.noise_multiplier,
         f"{paths.PRIVACY}.{'init_' if task.privacy.aggregator.is_adaptive else ''}clip_norm": task.privacy.clip_norm,
         **_computed("training", task.training),
-        **_computed("evaluation", task.evaluation and task.evaluation.rounds),
+        **_computed("evaluation", task.evaluation.rounds if task.evaluation else None),
     }
     return tuple(
         ResolvedValue(path, value.value if isinstance(value, enum.Enum) else value, task.origins[path])
@@ -59,7 +59,7 @@ def resolved_values(task: spec.TaskSpec) -> tuple[ResolvedValue, ...]:
     )
 
 
-def _rounds(path: str, urls_path: str, rounds: Optional[spec.RoundsSpec]) -> dict[str, object]:
+def _rounds(path: str, urls_path: str, rounds: Optional[spec.RoundsSpec]) -> dict[str, Any]:
     if rounds is None:
         return {}
     return {
@@ -72,7 +72,7 @@ def _rounds(path: str, urls_path: str, rounds: Optional[spec.RoundsSpec]) -> dic
     }
 
 
-def _evaluation(evaluation: Optional[spec.EvaluationSpec]) -> dict[str, object]:
+def _evaluation(evaluation: Optional[spec.EvaluationSpec]) -> dict[str, Any]:
     if evaluation is None:
         return {}
     return {
@@ -84,7 +84,7 @@ def _evaluation(evaluation: Optional[spec.EvaluationSpec]) -> dict[str, object]:
     }
 
 
-def _computed(task: str, rounds: Optional[spec.RoundsSpec]) -> dict[str, object]:
+def _computed(task: str, rounds: Optional[spec.RoundsSpec]) -> dict[str, Any]:
     if rounds is None:
         return {}
     return {f"{task}.max_aggregation_size": rounds.max_aggregation_size, f"{task}.traffic_weight": rounds.traffic_weight}

@@ -122,7 +122,8 @@ def _decode(data: ClientData, client_id: str, index: int, serialized: bytes) -> 
 
 
 def _summary(sizes: list[int]) -> dict[str, float]:
-    low, quarter, median, three_quarters, high = np.percentile(sizes, [0, 25, 50, 75, 100]).tolist()
+    percentiles: Any = np.percentile(sizes, [0, 25, 50, 75, 100])
+    low, quarter, median, three_quarters, high = percentiles.tolist()
     return {"min": low, "25%": quarter, "median": median, "75%": three_quarters, "max": high, "mean": float(np.mean(sizes))}
 
 

@@ -230,8 +230,8 @@ class TableClientData(ClientData):
         names = table.text(client_column)
         self._features = table.features(sources, without=[client_column], keep_nonfinite=keep_nonfinite)
         clients, inverse = np.unique(names, return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        starts = np.searchsorted(inverse[order], np.arange(len(clients) + 1))
+        order: Any = np.argsort(inverse, kind="stable")
+        starts: Any = np.searchsorted(inverse[order], np.arange(len(clients) + 1))
         self._rows = {str(client): order[starts[index] : starts[index + 1]] for index, client in enumerate(clients)}
         self.client_ids = tuple(sorted(self._rows))
 

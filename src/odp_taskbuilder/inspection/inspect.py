@@ -129,7 +129,7 @@ def inspect_file(path: pathlib.Path, *, statistics: bool = True, allowlist: Opti
     """Describes one file. Arguments and errors are those of `inspect`."""
     with wire.open_file(path) as source:
         if source[max(0, len(source) - len(MAGIC)) :] == MAGIC:
-            facts = read_checkpoint_facts(checkpoint_reader.Checkpoint(source, str(path)), statistics=statistics)
+            facts: Union[PlanFacts, CheckpointFacts] = read_checkpoint_facts(checkpoint_reader.Checkpoint(source, str(path)), statistics=statistics)
         else:
             facts = _with_replaced_ops(read_plan_facts(plan_reader.parse_plan(source, str(path)), allowlist), path)
     return InspectedFile(path, _task(path), facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from odp_taskbuilder.artifacts import client_graph, plan_reader
 from odp_taskbuilder.artifacts.tensors import TensorSpec, spec_of
@@ -163,7 +163,7 @@ def _client(file: plan_reader.PlanFile, allowlist: Optional[Allowlist]) -> Clien
     )
 
 
-def _session(spec: plan_pb2.TensorflowSpec, router) -> Session:
+def _session(spec: plan_pb2.TensorflowSpec, router: Any) -> Session:
     return Session(
         token=spec.dataset_token_tensor_name,
         inputs=tuple(spec_of(tensor) for tensor in spec.input_tensor_specs),

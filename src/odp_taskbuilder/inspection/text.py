@@ -19,6 +19,7 @@ from odp_taskbuilder.inspection.plan_facts import (
     Client,
     DistributeAggregateServer,
     MapReduceServer,
+    PlanFacts,
     Session,
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
@@ -153,7 +154,7 @@ def _file(file: InspectedFile, inspection: Inspection) -> Iterator[str]:
     form = f", {facts.form} form" if facts.form else ""
     yield f"{file.path}: {file.kind}{form}, {facts.num_bytes:,} bytes"
     plan = _plan_beside(file, inspection)
-    if plan is not None and plan.facts.client == facts.client:
+    if plan is not None and isinstance(plan.facts, PlanFacts) and plan.facts.client == facts.client:
         yield f"  the client's part of {plan.path.name}"
         return
     yield from _client(facts.client, inspection.traffic_of(file))
@@ -297,7 +298,7 @@ def _value(value: Union[float, int, bool, str]) -> str:
 
 def _traffic_table(inspection: Inspection) -> Iterator[str]:
     several = len({entry.directory for entry in inspection.traffic}) > 1
-    rows = [("Bytes per device and round, uncompressed", "plan", "model down", "update up", "total")]
+    rows: list[tuple[str, ...]] = [("Bytes per device and round, uncompressed", "plan", "model down", "update up", "total")]
     for entry in inspection.traffic:
         sizes = [entry.traffic.plan_bytes, entry.traffic.download_bytes, entry.traffic.upload_bytes]
         label = str(entry.directory / entry.task) if several else entry.task

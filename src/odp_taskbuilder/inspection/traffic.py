@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Optional
+from typing import Optional, Union
 
 from odp_taskbuilder.artifacts.tensors import TensorSpec, checkpoint_bytes
+from odp_taskbuilder.inspection.checkpoint_facts import TensorFacts
 from odp_taskbuilder.inspection.plan_facts import DistributeAggregateServer, MapReduceServer, PlanFacts
+
+# Both have a name, a shape and a dtype.
+_Tensor = Union[TensorSpec, TensorFacts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Traffic:
     upload_bytes: Optional[int]
 
 
-def traffic_of(plan: PlanFacts, state: Iterable[TensorSpec] = ()) -> Traffic:
+def traffic_of(plan: PlanFacts, state: Iterable[_Tensor] = ()) -> Traffic:
     """What devices transfer that run a plan.
 
     Args:
@@ -43,13 +47,13 @@ def traffic_of(plan: PlanFacts, state: Iterable[TensorSpec] = ()) -> Traffic:
     return Traffic(plan.client_only_plan_bytes, download, checkpoint_bytes(download), upload, checkpoint_bytes(upload))
 
 
-def _server_shapes(plan: PlanFacts, state: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+def _server_shapes(plan: PlanFacts, state: Mapping[str, _Tensor]) -> Mapping[str, _Tensor]:
     """What the server's side says about the tensors that it exchanges with devices, by name."""
     server = plan.server
     if isinstance(server, MapReduceServer) and server.graph is not None:
         return {tensor.name: tensor for tensor in server.graph.variables}
     if isinstance(server, DistributeAggregateServer):
-        known = {tensor.name: tensor for aggregation in server.aggregations for tensor in aggregation.inputs}
+        known: dict[str, _Tensor] = {tensor.name: tensor for aggregation in server.aggregations for tensor in aggregation.inputs}
         if server.prepare_graph is not None:
             known.update({tensor.name: tensor for tensors in server.prepare_graph.saves.values() for tensor in tensors})
             known.update({name: state[origin] for name, origin in server.prepare_graph.copies.items() if origin in state})
@@ -57,7 +61,7 @@ def _server_shapes(plan: PlanFacts, state: Mapping[str, TensorSpec]) -> dict[str
     return {}
 
 
-def _with_shape(tensor: TensorSpec, shapes: Mapping[str, TensorSpec]) -> TensorSpec:
+def _with_shape(tensor: TensorSpec, shapes: Mapping[str, _Tensor]) -> TensorSpec:
     if tensor.num_bytes is None and tensor.name in shapes:
         return dataclasses.replace(tensor, shape=shapes[tensor.name].shape)
     return tensor

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, manifest
@@ -200,8 +200,8 @@ class _Verifier:
                 self.notes += (f"{plan}: {doubt}" for doubt in self.wild_updates[task.prefix].doubts())
                 self.notes += _slowness(plan, self.rounds[task.prefix])
 
-    def _read(self, name: str) -> Union[PlanFacts, CheckpointFacts, None]:
-        """The facts of a file that is there and of the kind that its name says."""
+    def _read(self, name: str) -> Any:
+        """The facts (PlanFacts or CheckpointFacts) of a file that is there and of the kind that its name says; None without."""
         if name not in self.names:
             return None
         path = self._directory / name

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import tensorflow as tf
 import tensorflow_federated as tff
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
 
 # No gradient and no update is honestly as large as this. It is also about where TFF's own clip ends: at a norm of 1.8e19 the squares
 # overflow, and it makes NaN of the whole update.
@@ -24,7 +27,7 @@ TRAINING_LIMIT = 1e18
 # Metrics are sums over examples, of squares where the loss is a mean squared error; they are summed again over clients.
 METRICS_LIMIT = 1e30
 
-Model = tff.learning.models.FunctionalModel
+Model: TypeAlias = tff.learning.models.FunctionalModel
 # (trainable weights, non-trainable weights, dataset) -> (update, weight of the update, metrics)
 _Train = Callable[[tuple, tuple, tf.data.Dataset], tuple[tuple, tf.Tensor, Any]]
 

@@ -7,6 +7,8 @@ has a state of its own and reports under other names.)
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -56,11 +58,11 @@ def _evaluation_computation(model: tff.learning.models.FunctionalModel, state_ty
     return next_evaluation
 
 
-def _as_tuples(weights) -> tuple:
+def _as_tuples(weights: Iterable) -> tuple:
     return tuple(tuple(group) for group in weights)
 
 
-def _evaluate(model: tff.learning.models.FunctionalModel, weights: tuple, dataset: tf.data.Dataset):
+def _evaluate(model: tff.learning.models.FunctionalModel, weights: tuple, dataset: tf.data.Dataset) -> Any:
     # A reduction instead of an iterator: one op on the device, and a flatbuffer less than half the size.
     @tf.function
     def update(state, batch):

@@ -46,8 +46,8 @@ _METRICS: dict[str, Callable[..., tf.keras.metrics.Metric]] = {
 LOSS = "loss"
 
 
-def metric_functions(names: Sequence[str]) -> tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], Any]]:
-    """The functions (initialize, update, finalize) that a FunctionalModel takes as `metrics_fns`.
+def metric_functions(names: Sequence[str]) -> tuple[Any, Any, Any]:
+    """The tf.functions (initialize, update, finalize) that a FunctionalModel takes as `metrics_fns`.
 
     Args:
       names: metrics of the allow list, without `loss`, which is always added last.

@@ -6,7 +6,7 @@ what to do: such a model is told to be no FunctionalModel, wherever models are a
 
 from __future__ import annotations
 
-import pathlib
+import os
 from typing import Optional, Union
 
 from odp_taskbuilder import errors, scan
@@ -14,7 +14,7 @@ from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.model import input_spec
 
 
-def examine(path: Union[str, pathlib.Path]) -> tuple[scan.ScanReport, Optional[str]]:
+def examine(path: Union[str, os.PathLike]) -> tuple[scan.ScanReport, Optional[str]]:
     """Scans a model. Returns the report and, where it has findings, why the model is no FunctionalModel, if that is so.
 
     Raises:
@@ -24,7 +24,7 @@ def examine(path: Union[str, pathlib.Path]) -> tuple[scan.ScanReport, Optional[s
     return report, None if report.is_safe else input_spec.misfit(path)
 
 
-def require_fit(path: Union[str, pathlib.Path], task_config: LoadedConfig, label_name: Optional[str]) -> None:
+def require_fit(path: Union[str, os.PathLike], task_config: LoadedConfig, label_name: Optional[str]) -> None:
     """Scans a model and checks, from its file alone, that examples can be parsed into what it takes.
 
     Raises:
@@ -36,7 +36,7 @@ def require_fit(path: Union[str, pathlib.Path], task_config: LoadedConfig, label
         input_spec.check_examples(input_spec.read_model_spec(path), label_name)
 
 
-def require_admissible(path: Union[str, pathlib.Path]) -> None:
+def require_admissible(path: Union[str, os.PathLike]) -> None:
     """Scans a model before it is loaded.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Optional, Union
 
@@ -60,7 +60,7 @@ class ModelSpec:
     weights: tuple[TensorInfo, ...] = ()
 
 
-def read_model_spec(path: Union[str, pathlib.Path]) -> ModelSpec:
+def read_model_spec(path: Union[str, os.PathLike]) -> ModelSpec:
     """Reads what `tff.learning.models.save_functional_model` wrote; takes milliseconds and runs nothing of the model.
 
     Raises:
@@ -149,7 +149,7 @@ def check_examples(model: ModelSpec, label_name: Optional[str]) -> None:
             check_parsable(what, tensor)
 
 
-def misfit(path: Union[str, pathlib.Path]) -> Optional[str]:
+def misfit(path: Union[str, os.PathLike]) -> Optional[str]:
     """Why there is no FunctionalModel in a directory, and what to do; None where there is one."""
     try:
         read_model_spec(path)

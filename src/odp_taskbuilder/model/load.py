@@ -9,7 +9,7 @@ a task then does not grow with the number of parameters; only the initial checkp
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any, Callable, Union
 
@@ -91,7 +91,7 @@ class LoadedModel:
         return dataclasses.replace(self, functional_model=model, forward=forward)
 
 
-def load_model(path: Union[str, pathlib.Path]) -> LoadedModel:
+def load_model(path: Union[str, os.PathLike]) -> LoadedModel:
     """Loads what `tff.learning.models.save_functional_model` wrote.
 
     This runs TensorFlow's loader, which may execute parts of the model: scan models of unknown origin first (scan/).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import textwrap
 from collections.abc import Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from odp_taskbuilder import config, errors
 from odp_taskbuilder.config.source_text import printable
@@ -42,8 +43,8 @@ class WrittenConfigs:
 
 
 def write_starter_configs(
-    saved_model: Union[str, pathlib.Path],
-    output: Union[str, pathlib.Path],
+    saved_model: Union[str, os.PathLike],
+    output: Union[str, os.PathLike],
     *,
     population_name: Optional[str] = None,
     label_name: Optional[str] = None,
@@ -155,7 +156,7 @@ def example_features(model: ModelSpec, label_name: Optional[str]) -> dict[str, T
         label_name = label_name or next((name for name in _LABEL_NAMES if name not in features), "the_label")
     else:
         features, label_name = {"x": model.features}, "y"
-    examples = {**features, label_name: model.label}
+    examples: dict[str, Any] = {**features, label_name: model.label}
     if len(examples) == len(features):
         raise errors.ModelError(f"The label cannot be called {label_name!r}: the model has a feature of that name.")
     for name, structure in examples.items():

@@ -133,7 +133,7 @@ def origins(graph: TfliteGraph, op: str, nodes: Mapping[str, ModelNode], metrics
       nodes: from `model_nodes`.
       metrics: the task's metrics, in whose names the graph does not speak.
     """
-    found = {}
+    found: dict[Origin, None] = {}
     for index, subgraph in enumerate(graph.subgraphs):
         operators = [operator for operator in subgraph.operators if operator.op == op]
         if not operators:

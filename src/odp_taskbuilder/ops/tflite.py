@@ -152,7 +152,7 @@ def _min_runtime(buffer: flatbuffer.FlatBuffer, model: flatbuffer.Table, constan
                 raise buffer.corrupt(f"its metadata has buffer {index} of {len(constants)}")
             if constants[index].length(_BUFFER_DATA) <= _MAX_INTEGERS_BYTES:
                 version = _RUNTIME.match(bytes(constants[index].octets(_BUFFER_DATA)))
-                return version and tuple(map(int, version.groups()))
+                return (int(version[1]), int(version[2]), int(version[3])) if version else None
     return None
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Callable
+from typing import Any, Callable
 
 import numpy as np
 
 import odp_taskbuilder.proto  # noqa: F401  makes TensorFlow's protos importable without TensorFlow
-from odp_taskbuilder.plan.sstable import TableWriter, varint
+from odp_taskbuilder.plan.sstable import TableWriter, Writable, varint
 
 # isort: split
 from tensorflow.core.framework import tensor_pb2, types_pb2
@@ -51,7 +51,7 @@ class CheckpointTensor:
     read: Callable[[], np.ndarray]
 
 
-def write_checkpoint(file: BinaryIO, tensors: Sequence[CheckpointTensor]) -> None:
+def write_checkpoint(file: Writable, tensors: Sequence[CheckpointTensor]) -> None:
     """Writes `tensors` to `file` as a V1 checkpoint of one part.
 
     Raises:

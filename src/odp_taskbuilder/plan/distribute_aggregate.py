@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -113,7 +114,7 @@ def _path(spec: plan_pb2.TensorflowSpec, name: str) -> tf.Tensor:
     return placeholder
 
 
-def _spec(name: str, leaf: naming.Leaf):
+def _spec(name: str, leaf: naming.Leaf) -> Any:
     return tf.TensorSpec(leaf.shape, leaf.dtype, name).experimental_as_proto()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO, Optional
+from typing import Any, Optional, Protocol
 
 import google_crc32c
 
@@ -38,10 +38,16 @@ def mask_crc(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
 
 
+class Writable(Protocol):
+    """What a table is written to: a binary file, or what only counts."""
+
+    def write(self, data: bytes, /) -> Any: ...
+
+
 class TableWriter:
     """Writes one table to `file`. Memory: the index, and whatever chunk of a value is being added."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: Writable):
         self._file = file
         self._offset = 0
         self._index: list[tuple[bytes, bytes]] = []

@@ -32,7 +32,7 @@ def convert(graph_def: tf.compat.v1.GraphDef, spec: plan_pb2.TensorflowSpec) -> 
 
 def _convert(graph_def: tf.compat.v1.GraphDef, spec: plan_pb2.TensorflowSpec, *, one_use: bool) -> bytes:
     # The device matches the flatbuffer's inputs with the plan's names byte for byte, `:0` included.
-    inputs = [(spec.dataset_token_tensor_name, [])]
+    inputs: list[tuple[str, list[int]]] = [(spec.dataset_token_tensor_name, [])]
     inputs += [(tensor.name, [dim.size for dim in tensor.shape.dim]) for tensor in spec.input_tensor_specs]
     converter = tf.compat.v1.lite.TFLiteConverter(
         graph_def,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+from typing import Any
 
 from odp_taskbuilder.base import figure_file
 from odp_taskbuilder.privacy.assumptions import meant_for
@@ -44,7 +45,7 @@ def plot_curve(curve: PrivacyCurve, path: pathlib.Path) -> None:
     )
     axes.axhline(spec.target_epsilon, color="C3", linestyle="--", label=f"target epsilon {spec.target_epsilon:g}")
     axes.set_xscale("log")
-    logarithmic = [axes.xaxis]
+    logarithmic: list[Any] = [axes.xaxis]
     positive = [point.epsilon for point in finite if point.epsilon > 0]
     if positive and max(positive) > _WIDE * min(positive):
         axes.set_yscale("log")

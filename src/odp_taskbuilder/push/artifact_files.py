@@ -147,11 +147,11 @@ def _read_task(directory: pathlib.Path, role: str) -> TaskArtifacts:
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise errors.ArtifactError(f"{path} cannot be read: {error}.", next_step=_BUILD) from error
     files = {artifact: directory / f"{prefix}{name}" for artifact, (name, _) in _FILES.items()}
-    for file in files.values():
-        if not file.is_file():
-            raise errors.ArtifactError(f"{file} is missing.", next_step=_BUILD)
-        if not 0 < (size := file.stat().st_size) <= MAX_ARTIFACT_BYTES:
+    for built in files.values():
+        if not built.is_file():
+            raise errors.ArtifactError(f"{built} is missing.", next_step=_BUILD)
+        if not 0 < (size := built.stat().st_size) <= MAX_ARTIFACT_BYTES:
             raise errors.ArtifactError(
-                f"{file} has {size} bytes; the task server reads from 1 byte to 2 GiB.", next_step=_BUILD
+                f"{built} has {size} bytes; the task server reads from 1 byte to 2 GiB.", next_step=_BUILD
             )
     return TaskArtifacts(role, task, files)

@@ -224,7 +224,7 @@ class _Patience:
         return error.is_transient and self._not_reached < _MAX_CONNECTION_ATTEMPTS
 
 
-def _parse(response_type: type, answer: session.Answer, url: str) -> task_pb2.Task:
+def _parse(response_type: type[message.Message], answer: session.Answer, url: str) -> task_pb2.Task:
     if not answer.ok:
         # A gateway may give up on a request that goes on behind it; one that finds a request wrong has not passed it on.
         passing = answer.status in session.TRANSIENT_STATUSES

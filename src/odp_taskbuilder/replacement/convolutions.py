@@ -7,6 +7,7 @@ of up to 10,000 products.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Callable
 
 import tensorflow as tf
 
@@ -76,7 +77,7 @@ def conv3d_backprop_input(node: Node) -> Sequence[tf.Tensor]:
     return [_input_gradient(node, tf.nn.conv3d)]
 
 
-def _input_gradient(node: Node, convolve) -> tf.Tensor:
+def _input_gradient(node: Node, convolve: Callable[..., tf.Tensor]) -> tf.Tensor:
     require_channels_last(node)
     _, kernel, gradient = node.inputs
     *window, per_group, filters = node.shape(1)

@@ -95,12 +95,12 @@ def resize_nearest_neighbor_grad(node: Node) -> Sequence[tf.Tensor]:
     return [tf.reshape(tf.reduce_sum(columns, 1), [-1, *old, channels])]
 
 
-def _by_scale(node: Node, scale: np.ndarray, translation: np.ndarray):
+def _by_scale(node: Node, scale: np.ndarray, translation: np.ndarray) -> Callable[[int, int, int], Callable[[tf.Tensor], tf.Tensor]]:
     options = {name: node.attr(name) for name in ("kernel_type", "antialias")}
 
     def axis_resize(axis: int, old: int, new: int) -> Callable[[tf.Tensor], tf.Tensor]:
         def resize(images: tf.Tensor) -> tf.Tensor:
-            size, scales, moves = [1, 1], [1.0, 1.0], [0.0, 0.0]
+            size, scales, moves = [1, 1], np.ones(2, np.float32), np.zeros(2, np.float32)
             size[axis - 1], scales[axis - 1], moves[axis - 1] = new, scale[axis - 1], translation[axis - 1]
             return tf.raw_ops.ScaleAndTranslate(images=images, size=size, scale=scales, translation=moves, **options)
 

@@ -132,7 +132,9 @@ def windows_of(
     return Windows(tuple(inputs), tuple(outputs), tuple(window), strides, dilations, before, after)
 
 
-def _paddings(node: Node, inputs, outputs, window, strides, dilations) -> Iterator[tuple[int, int]]:
+def _paddings(
+    node: Node, inputs: Sequence[int], outputs: Sequence[int], window: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> Iterator[tuple[int, int]]:
     kind = node.attr("padding")
     explicit = node.attr("explicit_paddings") if kind == "EXPLICIT" else []
     for axis, (size, output, taps, stride, dilation) in enumerate(zip(inputs, outputs, window, strides, dilations)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Callable
 
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -30,7 +31,7 @@ def _selected(
     """One branch's outputs. The gradient computes the branch that was taken again, and never touches the other one: a selection
     between both would let NaN through from the one that was not taken."""
 
-    def one_of(run) -> list[tf.Tensor]:
+    def one_of(run: Callable[[Any], Any]) -> list[tf.Tensor]:
         return tf.nest.flatten(tf.cond(predicate, lambda: run(branches[0]), lambda: run(branches[1]), name=name))
 
     def outputs(branch: FuncGraph, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:

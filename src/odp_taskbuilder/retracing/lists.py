@@ -47,7 +47,7 @@ def _push(tracer: Tracer, op: tf.Operation, inputs: list[Value]) -> Sequence[Val
 
 
 def _length(tracer: Tracer, op: tf.Operation, inputs: list[Value]) -> Sequence[Value]:
-    return [Known(np.int32(len(inputs[0])))]
+    return [Known(np.array(len(inputs[0]), np.int32))]
 
 
 def _element_dtype(op: tf.Operation) -> tf.DType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -113,7 +114,7 @@ class DistributeAggregateServer:
         for update_name, spec in self._sums.items():
             shape = tuple(dim.size for dim in spec.shape.dim)
             value = sums.get(update_name, np.zeros(shape, tf.as_dtype(spec.dtype).as_numpy_dtype))
-            tensors.append(CheckpointTensor(spec.name, spec.dtype, shape, lambda value=value: value))
+            tensors.append(CheckpointTensor(spec.name, spec.dtype, shape, functools.partial(np.asarray, value)))
         with open(output, "wb") as file:
             write_checkpoint(file, tensors)
 

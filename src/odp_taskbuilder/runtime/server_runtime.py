@@ -62,7 +62,7 @@ def reduce_in_two_layers(inputs: Sequence[Path], reduce: Callable[[Sequence[Path
     chunks = [inputs[start : start + size] for start in range(0, len(inputs), size)]
     if len(chunks) == 1:
         return list(inputs)
-    outputs = []
+    outputs: list[Path] = []
     for chunk in chunks:
         handle, output = tempfile.mkstemp(dir=directory, suffix=".partial")
         os.close(handle)

@@ -33,7 +33,7 @@ def to_document(error: BaseException) -> dict[str, Any]:
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         return {"class": "ConfigError", "problems": problems, "source": error.source}
     if isinstance(error, errors.OdpTaskError):
-        document = {"class": type(error).__name__, "message": error.message, "next_step": error.next_step}
+        document: dict[str, Any] = {"class": type(error).__name__, "message": error.message, "next_step": error.next_step}
         if isinstance(error, errors.UnsupportedOpsError):
             document["ops"] = error.ops
         return document

@@ -20,6 +20,7 @@ Uses proto/ and errors.py. Loading a model that passed is model/'s; running one 
 from __future__ import annotations
 
 import itertools
+import os
 import pathlib
 from typing import Union
 
@@ -36,7 +37,7 @@ __all__ = ["Finding", "ScanLimits", "ScanReport", "require_safe", "scan_model"]
 _MAX_SHOWN_FINDINGS = 40
 
 
-def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:
+def scan_model(path: Union[str, os.PathLike], limits: ScanLimits = ScanLimits()) -> ScanReport:
     """Scans the SavedModel in a directory. Takes a tenth of a second for a usual model, and memory for saved_model.pb.
 
     Raises:
@@ -81,7 +82,7 @@ def scan_model(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()
     )
 
 
-def require_safe(path: Union[str, pathlib.Path], limits: ScanLimits = ScanLimits()) -> ScanReport:
+def require_safe(path: Union[str, os.PathLike], limits: ScanLimits = ScanLimits()) -> ScanReport:
     """Scans a model and returns the report if there is nothing to object to.
 
     Raises:

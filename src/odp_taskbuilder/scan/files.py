@@ -33,7 +33,7 @@ _OTHER_FORMATS = {"saved_model.pbtxt": "text", "saved_model.cpb": "chunked"}
 _Message = TypeVar("_Message", bound=message.Message)
 
 
-def require_saved_model(path: Union[str, pathlib.Path]) -> pathlib.Path:
+def require_saved_model(path: Union[str, os.PathLike]) -> pathlib.Path:
     """Returns `path` if it is a directory with a binary SavedModel and its variables.
 
     Raises:

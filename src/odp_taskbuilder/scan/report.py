@@ -119,7 +119,7 @@ class ScanReport:
         """Number of nodes per operation, by the reason that operations are allowed for; those that never are come last."""
         allowed = scan_ops.allowed_ops()
         groups: dict[str, dict[str, int]] = {group.name: {} for group in allowed.values()}
-        refused = {}
+        refused: dict[str, int] = {}
         for op, count in sorted(self.op_counts.items()):
             (groups[allowed[op].name] if op in allowed else refused)[printable(op)] = count
         return {name: ops for name, ops in {**groups, "refused": refused}.items() if ops}

@@ -12,7 +12,7 @@ import functools
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder.scan import ops as scan_ops
@@ -330,7 +330,7 @@ def _elements_made(function: str, node: node_def_pb2.NodeDef, tensors: _Tensors)
         made.append(_product((operand(_ROW_OPERANDS[node.op]).values or ())[:1]))
     if node.op in _INDEX_OPERANDS:
         which = _INDEX_OPERANDS[node.op]
-        indices = range(len(node.input) // 2) if which == "N" else [which]
+        indices = [which] if isinstance(which, int) else range(len(node.input) // 2)
         made += [_whole(operand(i).largest) + 1 for i in indices]
     if node.op in _PADDING_OPERANDS:
         made.append(_padded(operand(_PADDING_OPERANDS[node.op]).values or ()))
@@ -482,7 +482,8 @@ def _constant(tensor: tensor_pb2.TensorProto) -> _Known:
     layout, field = _NUMBER_FORMATS[tensor.dtype]
     if tensor.tensor_content:
         size = struct.calcsize(layout)
-        numbers = memoryview(tensor.tensor_content)[: len(tensor.tensor_content) // size * size].cast(layout)
+        whole: Any = memoryview(tensor.tensor_content)[: len(tensor.tensor_content) // size * size]
+        numbers = whole.cast(layout)
     else:
         numbers = getattr(tensor, field)
     largest = max((number for number in numbers if number == number), default=0)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from google.protobuf import descriptor as protobuf_descriptor
 
 from odp_taskbuilder.scan.report import ScanLimits
 
-_Descriptor = protobuf_descriptor.Descriptor
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+_Descriptor: TypeAlias = protobuf_descriptor.Descriptor
 _Field = protobuf_descriptor.FieldDescriptor
 
 # protobuf itself goes no deeper.
@@ -46,7 +49,7 @@ def excess(data: bytes, descriptor: _Descriptor, limits: ScanLimits) -> Optional
     left = {message: getattr(limits, what) for message, what in _LIMITED.items()}
     num_fields = num_packed = 0
     name, fields, position, end = descriptor.full_name, _fields(descriptor), 0, len(data)
-    outer: list[tuple[str, Mapping[int, object], int]] = []
+    outer: list[tuple[str, Mapping[int, Any], int]] = []
     try:
         while True:
             if position >= end:
@@ -98,9 +101,9 @@ def excess(data: bytes, descriptor: _Descriptor, limits: ScanLimits) -> Optional
 
 
 @functools.cache
-def _fields(descriptor: _Descriptor) -> Mapping[int, object]:
+def _fields(descriptor: _Descriptor) -> Mapping[int, Any]:
     """For each field that may stand in the file with a length: what its bytes are."""
-    fields: dict[int, object] = {}
+    fields: dict[int, Any] = {}
     for field in descriptor.fields:
         if field.type == _Field.TYPE_MESSAGE:
             fields[field.number] = _Message(field.message_type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import redaction
@@ -24,7 +24,7 @@ _ARTIFACT_BUILDING_ERROR = task_builder_pb2.ErrorType.ARTIFACT_BUILDING_ERROR
 class BuildFailed(Exception):
     """A build that ends with an error_info."""
 
-    def __init__(self, error_type: int, text: str, report: Optional[task_builder_pb2.TaskReport] = None):
+    def __init__(self, error_type: Any, text: str, report: Optional[task_builder_pb2.TaskReport] = None):
         super().__init__(text)
         self.error_type = error_type
         self.text = text

@@ -213,8 +213,8 @@ class BuildService:
         scratch.mkdir()
         try:
             report, error, stage = _parse_answer(self._run(args, scratch, job / "model"))
-        except errors.OdpTaskError as failure:
-            raise build_failures.of_building(_CLOSING if self._closed else failure.message) from failure
+        except errors.OdpTaskError as fault:
+            raise build_failures.of_building(_CLOSING if self._closed else fault.message) from fault
         if error is not None:
             failure = build_failures.of_build(error, stage, request.saved_model.uri)
             # The model that was asked for, not the copy that was built from.

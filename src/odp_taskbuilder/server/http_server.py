@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import waitress.channel
 import waitress.parser
@@ -85,9 +85,13 @@ class _Request(waitress.parser.HTTPRequestParser):
     # Of the server; set by a subclass.
     held: _HeldBytes
     may_have_a_body: Callable[[app.RequestHead], bool]
+    # Of waitress, which has no types.
+    body_rcv: Any
+    error: Any
+    expect_continue: Any
 
     _held = 0
-    _refusal = None
+    _refusal: Optional[_Busy] = None
 
     def parse_header(self, header_plus: bytes) -> None:
         encodings = len(_TRANSFER_ENCODING.findall(header_plus))

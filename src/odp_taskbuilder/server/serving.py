@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from odp_taskbuilder import errors, sandbox
 from odp_taskbuilder.base import redaction
@@ -98,7 +98,7 @@ def _log_protections() -> None:
     observability.log("sandbox", level=logging.WARNING if missing else logging.INFO, missing=missing)
 
 
-def _http_server(options: ServeOptions, application: object, tokens: Sequence[str]) -> http_server.HttpServer:
+def _http_server(options: ServeOptions, application: Callable[..., Any], tokens: Sequence[str]) -> http_server.HttpServer:
     try:
         return http_server.HttpServer(
             application,

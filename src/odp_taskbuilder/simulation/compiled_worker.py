@@ -7,11 +7,12 @@ server plan's aggregation adds updates up, so that their sum may take the place 
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import tensorflow as tf
@@ -254,7 +255,7 @@ class _CompiledSession:
                 tensor.name,
                 tf.as_dtype(tensor.dtype).as_datatype_enum,
                 tensor.shape,
-                lambda tensor=tensor: tensors[tensor.name].astype(tensor.dtype),
+                functools.partial(tensors[tensor.name].astype, tensor.dtype),
             )
             for tensor in self._task.program.update(self._checkpoint)
         ]
@@ -274,6 +275,7 @@ class _CompiledSession:
         """Yields clients with their parsed examples, as many at a time as fit. Clients that do not parse are put to the odd ones."""
         client_ids: list[str] = []
         found: list[Union[Examples, list[bytes]]] = []
+        kept: Any
         size = 0
         for client_id in self._session.client_ids:
             entry = self._worker.cache.get((self._task.data, client_id))
@@ -412,6 +414,6 @@ def _add(total: dict[str, np.ndarray], tensors: Tensors) -> None:
         total[name] = wide if name not in total else total[name] + wide
 
 
-def _read(path: Union[str, pathlib.Path]) -> dict[str, np.ndarray]:
+def _read(path: Union[str, os.PathLike]) -> dict[str, np.ndarray]:
     with open_checkpoint(path) as checkpoint:
         return {tensor.name: checkpoint.read(tensor.name) for tensor in checkpoint.tensors}

@@ -122,7 +122,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
         evaluation=evaluation,
         evaluation_share=share,
         checkpoint_selector=selector,
-        inputs=made and made.inputs,
+        inputs=made.inputs if made else None,
     )
 
 

@@ -108,7 +108,7 @@ class ChildProcesses:
         deaths: collections.Counter[int] = collections.Counter()
         results: dict[int, Any] = {}
         busy: dict[int, int] = {}  # Position of the child to index of its job.
-        failures: dict[int, Exception] = {}
+        failures: dict[int, Any] = {}
         # Nobody needs the jobs behind one that failed; one before it may fail, too.
         needed = range(len(jobs))
         while not results.keys() >= set(needed):
@@ -116,12 +116,12 @@ class ChildProcesses:
                 if waiting[position] and waiting[position][0] in needed and position not in busy:
                     busy[position] = heapq.heappop(waiting[position])
                     child.send(jobs[busy[position]])
-            connections = {self._children[position].connection: position for position in busy}
+            connections: dict[Any, int] = {self._children[position].connection: position for position in busy}
             for ready in multiprocessing.connection.wait(list(connections)):
                 position = connections[ready]
                 index = busy.pop(position)
                 try:
-                    outcome, value = ready.recv()
+                    outcome, value = self._children[position].connection.recv()
                 except (EOFError, OSError):
                     deaths[index] += 1
                     self._replace(position, jobs[index], deaths[index])
@@ -205,7 +205,7 @@ def stop_forkserver() -> None:
     The library has no public way: it leaves that process to notice that its parent is gone, which it does after the parent's
     end and, with TensorFlow to take down, seconds later.
     """
-    forkserver = multiprocessing.forkserver._forkserver
+    forkserver: Any = multiprocessing.forkserver._forkserver
     with _signals_held_back():
         if forkserver._forkserver_pid is not None:
             os.kill(forkserver._forkserver_pid, signal.SIGKILL)
@@ -271,6 +271,7 @@ def _end(scratch: str, forkserver: int) -> NoReturn:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(forkserver, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
+    raise AssertionError("SIGKILL ends this process")
 
 
 def _end_what_was_started() -> None:

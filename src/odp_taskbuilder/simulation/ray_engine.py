@@ -16,6 +16,7 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.private_directory import private_directory
@@ -72,7 +73,7 @@ class _Driver:
 
         self._ray = ray
         if os.environ.get("RAY_ADDRESS"):
-            place = {"address": os.environ["RAY_ADDRESS"]}
+            place: dict[str, Any] = {"address": os.environ["RAY_ADDRESS"]}
         else:
             # What Ray and its workers write goes when the run does. A cluster of our own must offer as many places as there
             # are workers.

@@ -172,7 +172,7 @@ class Rounds:
         self, runner: RoundRunner, kind: str, task: DeployedTask, number: int, checkpoint_round: int, cohort: Sequence[str]
     ) -> None:
         """Runs a round of one of the tasks, unless it is finished already."""
-        metrics = self._directory.metrics(task.task_id, number)
+        metrics: Optional[Mapping[str, float]] = self._directory.metrics(task.task_id, number)
         if metrics is None:
             metrics = self._run_round(runner, kind, task, number, checkpoint_round, cohort)
         if kind == "training" and why_without_effect(metrics):

@@ -74,7 +74,7 @@ class SimulationOptions:
 
 
 def simulate(
-    artifacts: Union[str, pathlib.Path],
+    artifacts: Union[str, os.PathLike],
     options: SimulationOptions,
     on_round: OnRound = lambda report: None,
     on_notice: Callable[[str], None] = lambda notice: None,

@@ -138,7 +138,7 @@ class _Oracle:
         for leaf, value in zip(naming.leaves(self._state_type, naming.SERVER), _flat(state)):
             array = np.asarray(value)
             tensors.append(
-                checkpoint.CheckpointTensor(leaf.name, leaf.dtype.as_datatype_enum, array.shape, lambda array=array: array)
+                checkpoint.CheckpointTensor(leaf.name, leaf.dtype.as_datatype_enum, array.shape, functools.partial(np.asarray, array))
             )
         with open(path, "wb") as file:
             checkpoint.write_checkpoint(file, tensors)

@@ -27,7 +27,7 @@ from odp_taskbuilder.data.table import read_table
 
 STDIN = "-"
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_INT64 = np.iinfo(np.int64)
+_INT64: Any = np.iinfo(np.int64)
 # What text consists of; the tags and lengths of a serialized example are not among it.
 _TEXT = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 
@@ -125,8 +125,8 @@ def _encode_table(spec: DataSpec, path: pathlib.Path, example_format: ExampleFor
     stated = {source.name: source for source in spec.features}
     sources = []
     for feature in example_format.features:
-        columns = stated[feature.name].columns if feature.name in stated else (feature.name,)
-        sources.append(FeatureSource(feature.name, feature.kind, columns))
+        named = stated[feature.name].columns if feature.name in stated else (feature.name,)
+        sources.append(FeatureSource(feature.name, feature.kind, named))
     columns = table.features(sources, keep_nonfinite=spec.keep_nonfinite)
     for row in range(table.num_rows):
         made = {}
@@ -200,7 +200,7 @@ def _values(value: Any, feature: ExampleFeature) -> np.ndarray:
     shape, flat = _flattened(value, feature)
     if len(flat) != feature.size or shape not in (feature.shape, (feature.size,), ()):
         raise ValueError(f"feature {feature.name!r} has {len(flat)} values of shape {list(shape)}, the task takes {feature}")
-    converted = [_to_value(each, feature) for each in flat]
+    converted: list[Any] = [_to_value(each, feature) for each in flat]
     if feature.kind == "float32":
         with np.errstate(over="ignore"):
             values = np.array(converted, np.float64).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Union
 
@@ -26,7 +27,7 @@ def weigh_partial(partial: Path, weighted: Path, weight: float) -> None:
         for tensor in checkpoint.tensors:
             value = _weighed(checkpoint.read(tensor.name), weight, f"{partial}: {tensor.name}")
             dtype = tf.as_dtype(tensor.dtype).as_datatype_enum
-            tensors.append(CheckpointTensor(tensor.name, dtype, tensor.shape, lambda value=value: value))
+            tensors.append(CheckpointTensor(tensor.name, dtype, tensor.shape, functools.partial(np.asarray, value)))
     with open(weighted, "wb") as file:
         write_checkpoint(file, tensors)
 

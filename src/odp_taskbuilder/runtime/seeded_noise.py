@@ -54,7 +54,7 @@ def with_seeded_noise(graph_def: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
 
 def seed_feed(noise_seed: int) -> dict[str, np.ndarray]:
     """What to feed."""
-    return {SEED: np.int64(noise_seed)}
+    return {SEED: np.array(noise_seed, np.int64)}
 
 
 def _is_stateful_random(node: node_def_pb2.NodeDef) -> bool:

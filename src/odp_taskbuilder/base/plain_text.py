@@ -25,6 +25,14 @@ def escaped_json(document: str) -> str:
     return _SUSPECT.sub(lambda match: match[0] if match[0] in "\n\r\t" or _is_plain(match[0]) else _json_escape(match[0]), document)
 
 
+def shortened(text: str, max_characters: int) -> str:
+    """`text`, or its beginning and end with the number of characters between them, if it is longer than `max_characters`."""
+    if len(text) <= max_characters:
+        return text
+    half = max_characters // 2
+    return f"{text[:half]} [{len(text) - 2 * half} more characters] {text[-half:]}"
+
+
 def _is_plain(character: str) -> bool:
     # isprintable() is about repr(), which escapes every space but one.
     return character.isprintable() or unicodedata.category(character) == "Zs"

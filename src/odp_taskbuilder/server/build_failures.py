@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.base import redaction
+from odp_taskbuilder.base import plain_text, redaction
 from odp_taskbuilder.proto import task_builder_pb2
-from odp_taskbuilder.server import shortening
 
 # The stages of a build in which the model is at fault, not what is built from it.
 READING_STAGES = ("scanning the model", "loading the model")
@@ -31,7 +30,7 @@ class BuildFailed(Exception):
         self.report = report
 
     def response(self) -> task_builder_pb2.BuildTaskResponse:
-        text = shortening.shorten(redaction.redact(self.text), _MAX_TEXT)
+        text = plain_text.shortened(redaction.redact(self.text), _MAX_TEXT)
         info = task_builder_pb2.ErrorInfo(error_type=self.error_type, error_message=text)
         return task_builder_pb2.BuildTaskResponse(error_info=info, task_report=self.report)
 
@@ -54,7 +53,7 @@ def of_model(uri: str, error: errors.OdpTaskError) -> BuildFailed:
         # Its next step is for those who can give options to a build of their own.
         next_step = "Save the model without these parts: this server loads no other."
         error = errors.UntrustedModelError(error.message, next_step=next_step)
-    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {shortening.shorten(redaction.redact_url(uri), _MAX_URI)}. {error}")
+    return BuildFailed(_INVALID_REQUEST, f"Cannot load TFF functional model from {plain_text.shortened(redaction.redact_url(uri), _MAX_URI)}. {error}")
 
 
 def of_building(text: str) -> BuildFailed:

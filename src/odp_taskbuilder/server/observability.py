@@ -10,7 +10,6 @@ import time
 import prometheus_client
 
 from odp_taskbuilder.base import plain_text, redaction
-from odp_taskbuilder.server import shortening
 from odp_taskbuilder.server.admission import Admission
 
 _MAX_VALUE = 2000
@@ -47,7 +46,7 @@ def log(event: str, *, level: int = logging.INFO, **details: object) -> None:
     """Logs one event. Long values are shortened."""
     shown = {
         # What is cut off may be what tells a password.
-        name: shortening.shorten(redaction.redact(value), _MAX_VALUE) if isinstance(value, str) else value
+        name: plain_text.shortened(redaction.redact(value), _MAX_VALUE) if isinstance(value, str) else value
         for name, value in details.items()
     }
     _LOGGER.log(level, event, extra={"details": shown})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from google.protobuf import text_format
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, installation
 from odp_taskbuilder.artifacts import directory, manifest, phone_fit, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
@@ -142,6 +142,7 @@ def build_tasks(
     Raises:
       errors.OdpTaskError: as `build`.
     """
+    installation.require_tff()
     spec = spec or resolve(task_config, options.resolve)
     # What is cheap goes first: a model that does not fit is told before anybody waits for the accounting.
     if not options.trust_model:

@@ -8,7 +8,7 @@ import pathlib
 import shlex
 from typing import Union
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, installation
 from odp_taskbuilder.artifacts import directory, manifest, tasks
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.stages import Stage
@@ -67,6 +67,7 @@ def check_request(
     task_config: Path, output: Path, options: BuildOptions, *, overwrite: bool, network: deadlines.Network
 ) -> BuildRequest:
     """Reads and resolves the config of a build and checks its destination; arguments and errors as for `build`."""
+    installation.require_tff()
     loaded = inputs.read_config(task_config, network)
     has_destinations = options.artifact_only and bool(tasks.destinations(loaded.config))
     if has_destinations:

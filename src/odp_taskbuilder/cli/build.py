@@ -169,8 +169,9 @@ def _refuse_options_without_effect() -> None:
 
 
 def _sandboxed_build() -> Callable[..., BuildResult]:
-    from odp_taskbuilder import sandbox, sandboxed_build
+    from odp_taskbuilder import installation, sandbox, sandboxed_build
 
+    installation.require_tff()
     output.note("In the sandbox:")
     for protection in sandbox.available():
         output.note(f"  {protection}")

@@ -20,9 +20,13 @@ import click
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import redaction
 from odp_taskbuilder.cli import output
+from odp_taskbuilder.installation import support
 
 # Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
 _COMMANDS = {
+    "setup": ("setup", "Complete the installation of the wheel: add TensorFlow Federated."),
+    "doctor": ("doctor", "Show what odp-task finds on this machine, and the cure of each fault."),
+    "new": ("new", "Write an example that builds: model, config, and the program that made the model."),
     "build": ("build", "Build the artifacts and tasks for a model and a task config."),
     "init": ("init", "Write a first task config for a model."),
     "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
@@ -105,6 +109,10 @@ def run(args: Sequence[str]) -> int:
     SIGTERM and SIGHUP are handled from here on as the command line needs it. The process goes on.
     """
     output.prepare_streams()
+    if sys.platform in ("win32", "cygwin", "msys"):
+        # Before anything that Windows lacks is touched. --version and -h, too, are about a program that cannot run there.
+        output.report_error(errors.UsageError(support.WINDOWS), "--json" in args)
+        return errors.UsageError.exit_code
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So is what the libraries below it say about their own dependencies.

@@ -8,7 +8,7 @@ from typing import Optional
 
 import click
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, installation
 
 
 @click.command()
@@ -121,6 +121,8 @@ def command(
     from odp_taskbuilder.sandbox import SandboxLimits
     from odp_taskbuilder.server import access, build_service, serving
 
+    if build_function is None:
+        installation.require_tff()
     _check_server(task_management_server)
     readable = access.AllowedPlaces.parse(allow_read)
     for directory in readable.directories:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Callable, Optional, Union
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, installation
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.base.processors import available_processors
@@ -91,6 +91,8 @@ def simulate(
     Raises:
       OdpTaskError: see the subclasses for what can be wrong. Finished rounds are kept then, and the same call resumes.
     """
+    if options.engine == "tff":
+        installation.require_tff_runtime()
     deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population, _pace(options))
     data = open_client_data(options.data, features=deployment.training.features)
     evaluation_data = None

@@ -61,6 +61,9 @@ class ExampleFormat:
     min_client_version: Optional[int]
     features: tuple[ExampleFeature, ...]
 
+    def with_population(self, population_name: str) -> ExampleFormat:
+        return dataclasses.replace(self, population_name=population_name)
+
 
 def format_of_artifacts(path: Path) -> ExampleFormat:
     """The format that a client plan parses.

@@ -10,3 +10,5 @@ SLOWDOWN = 10
 # H5: TensorFlow Lite on phones is a fork of 2022-08. What needs a later runtime than the first may not load, than the second does not.
 DOUBTFUL_RUNTIME = "2.10.0"
 MAX_RUNTIME = "2.12.0"
+# Version code of the first module with federated learning, by the published guide.
+FIRST_FEDERATED_MODULE = 341717000

@@ -37,6 +37,7 @@ _COMMANDS = {
     "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
     "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
     "serve": ("serve", "Run the task builder service."),
+    "android": ("android", "Make and check what an app on phones needs to feed a task."),
     "ops": ("ops", "List the ops of client graphs and whether phones have them."),
     "inspect": ("inspect", "Show what is inside plans and checkpoints, and the bytes that rounds move."),
     "verify": ("verify", "Check that artifacts are intact, belong together and will run."),

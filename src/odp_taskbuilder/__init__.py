@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from odp_taskbuilder.config import parse_config as parse_config
     from odp_taskbuilder.config import resolve as resolve  # type: ignore[no-redef]
     from odp_taskbuilder.config.build_options import BuildOptions as BuildOptions
+    from odp_taskbuilder.config.compression import Compression as Compression
     from odp_taskbuilder.inspection.diff import diff as diff
     from odp_taskbuilder.inspection.inspect import inspect as inspect
     from odp_taskbuilder.inspection.verify import verify as verify
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BuildOptions": "odp_taskbuilder.config.build_options",
     "BuildResult": "odp_taskbuilder.build",
+    "Compression": "odp_taskbuilder.config.compression",
     "LoadedConfig": "odp_taskbuilder.config",
     "PrivacyBudget": "odp_taskbuilder.privacy",
     "ResolveOptions": "odp_taskbuilder.config",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from google.protobuf import text_format
 
 from odp_taskbuilder import errors, installation
-from odp_taskbuilder.artifacts import directory, manifest, phone_fit, tasks
+from odp_taskbuilder.artifacts import coded_tensors, directory, manifest, phone_fit, tasks
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
 from odp_taskbuilder.base.stages import Stage, unannounced
@@ -116,6 +116,7 @@ def build(
                 inputs=built.inputs,
                 config=tasks.built_with(built.spec, built.budget),
                 replaced={prefix: ops.replaced for prefix, ops in built.ops.items()},
+                compression=request.options.compression,
                 overwrite=overwrite,
             )
     uploaded = request.upload(stage)
@@ -153,7 +154,8 @@ def build_tasks(
     if digests is None:
         # Before it is loaded, so that the manifest tells what tasks were built from; and only now: the scan bounds what is read.
         digests = input_digests(saved_model, task_config)
-    spec = phone_fit.fitting_phones(spec, saved_model, options.max_client_checkpoint_bytes)
+    spec = phone_fit.fitting_phones(spec, saved_model, options.max_client_checkpoint_bytes, options.compression)
+    spec, budget = coded_tensors.with_what_travels(spec, budget, saved_model, options.compression)
     require_temporary_space(_TEMPORARY_BYTES)
     with stage("loading TensorFlow"):
         # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
@@ -174,7 +176,7 @@ def build_tasks(
         model = training.with_metrics(loaded_model, spec.learning.metrics)
         model_checks.check_loss(model)
         metrics.check_fit(model, spec.learning.metrics, task_config)
-        process = training.training_process(model, spec, budget)
+        process = training.training_process(model, spec, budget, options.compression)
         state_type = process.initialize.type_signature.result.member
 
     group = task_builder_pb2.TaskGroup()
@@ -191,7 +193,7 @@ def build_tasks(
         train_artifacts = _task_artifacts(built.plan, write, task)
     if spec.mode.evaluates:
         with stage("building the evaluation plan"):
-            computation = evaluation.evaluation_computation(model, state_type)
+            computation = evaluation.evaluation_computation(model, state_type, options.compression)
             uri = spec.evaluation.rounds.example_selector_uri
             built, version = _build_plan(computation, parser, spec, uri, options, allowlist, loops)
         plans["eval_"] = built

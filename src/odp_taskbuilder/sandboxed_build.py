@@ -19,13 +19,14 @@ from typing import Any, BinaryIO
 from google.protobuf import text_format
 
 from odp_taskbuilder import errors, sandbox
-from odp_taskbuilder.artifacts import artifact_set, directory, manifest, phone_fit, plan_reader, tasks
+from odp_taskbuilder.artifacts import artifact_set, coded_tensors, directory, manifest, phone_fit, plan_reader, tasks
 from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build import BuildResult, build_tasks
 from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig
 from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.report import ReplacedOp, check_runtime, ops_report
@@ -70,10 +71,11 @@ def build_sandboxed(
                 admission.require_fit(model, request.task_config, spec.label_name)
         with stage("privacy accounting"):
             budget = budget_of(spec)
-        report = tasks.task_report(spec, budget)
         # Only now: the scan has bounded how much there is to read.
         digests = input_digests(model, request.task_config)
-        spec = phone_fit.fitting_phones(spec, model, options.max_client_checkpoint_bytes)
+        spec = phone_fit.fitting_phones(spec, model, options.max_client_checkpoint_bytes, options.compression)
+        spec, budget = coded_tensors.with_what_travels(spec, budget, model, options.compression)
+        report = tasks.task_report(spec, budget)
         with stage("building in the sandbox"):
             _run(model, request, scratch)
         with stage("writing artifacts"), directory.staged_directory(request.destination, overwrite=overwrite) as staging:
@@ -83,7 +85,12 @@ def build_sandboxed(
             spec = spec.with_notices(_runtime_notices(staging, options))
             (staging / artifact_set.REPORT).write_text(tasks.report_text(report, budget, spec), encoding="utf-8")
             written = manifest.make_manifest(
-                staging, form=spec.form.value, inputs=digests, config=tasks.built_with(spec, budget), replaced=replaced
+                staging,
+                form=spec.form.value,
+                inputs=digests,
+                config=tasks.built_with(spec, budget),
+                replaced=replaced,
+                compression=options.compression,
             )
             (staging / artifact_set.MANIFEST).write_text(written.to_json(), encoding="utf-8")
     return BuildResult(spec, budget, report, group, request.destination, written, request.upload(stage))
@@ -135,7 +142,8 @@ def build_in_scratch(saved_model: str, task_config: str, options: Mapping[str, A
       options: the fields of BuildOptions.
     """
     loaded = LoadedConfig(task_builder_pb2.TaskConfig.FromString(base64.b64decode(task_config)))
-    build_options = BuildOptions(**{**options, "resolve": ResolveOptions(**options["resolve"])})
+    nested = {"resolve": ResolveOptions(**options["resolve"]), "compression": Compression(**options["compression"])}
+    build_options = BuildOptions(**{**options, **nested})
     built = build_tasks(saved_model, loaded, build_options, digests={})
     artifacts = pathlib.Path(DIRECTORY)
     artifacts.mkdir()

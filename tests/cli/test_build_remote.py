@@ -69,7 +69,7 @@ def test_a_placeholder_without_a_value_is_not_sent(server, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [["--output", "elsewhere"], ["--overwrite"], ["--population", "3000000"], ["--sandbox"], ["--trust_model=true"]],
+    [["--output", "elsewhere"], ["--overwrite"], ["--population", "3000000"], ["--sandbox"], ["--trust_model=true"], ["--compress_updates", "8"]],
     ids=lambda options: options[0],
 )
 def test_options_that_a_server_does_not_heed_are_refused(server, tmp_path, options):

@@ -32,13 +32,19 @@ def build_example(tmp_path, *options):
 
 
 def test_a_sandboxed_build_gives_the_same_result_and_says_what_protects(tmp_path):
-    plain, _ = build_example(tmp_path, "--output", "plain")
-    sandboxed, said = build_example(tmp_path, "--output", "sandboxed", "--sandbox")
+    # Of two of the model's weights travel codes, of the others themselves.
+    options = ("--compress_updates", "8", "--compress_above", "100", "--compress_model")
+    plain, _ = build_example(tmp_path, "--output", "plain", *options)
+    sandboxed, said = build_example(tmp_path, "--output", "sandboxed", "--sandbox", *options)
     assert sandboxed.pop("directory") != plain.pop("directory")
     assert len(plain["files"]) == 9
     assert sandboxed == plain
     manifests = [(tmp_path / output / "digits" / "manifest.json").read_bytes() for output in ("plain", "sandboxed")]
     assert manifests[0] == manifests[1]
+    expected = {"update_bits": 8, "model_bits": 7, "above": 100, "evaluation": False}
+    assert json.loads(manifests[0])["compression"] == expected
+    assert any("travel in 8 bits" in sentence for sentence in plain["privacy"]["assumptions"])
+    assert any("download 2 of 4 tensors with 2,368 of 2,410 values in 7 bits" in notice for notice in plain["notices"])
     assert all(str(protection) in said for protection in sandbox.available())
 
 

@@ -17,6 +17,7 @@ import tiny_models
 
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.config import ResolveOptions, TaskSpec, parse_config, resolve
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import DpAggregator, LearningAlgorithm, OptimizerKind, PlanForm
 from odp_taskbuilder.learning import evaluation, preprocessing, training
 from odp_taskbuilder.model.load import LoadedModel, load_model
@@ -63,6 +64,7 @@ class Task:
     Attributes:
       aggregator: None for none.
       noise_multiplier: may be 0, which no config can ask for.
+      form: that the process is composed for; without compression it is the same for both.
     """
 
     model: tiny_models.TinyModel
@@ -76,6 +78,8 @@ class Task:
     clip: float = 0.5
     noise_multiplier: float = 0.0
     report_goal: int = REPORT_GOAL
+    compression: Compression = Compression()
+    form: PlanForm = PlanForm.MAP_REDUCE
 
     def spec(self) -> TaskSpec:
         config = _CONFIG.format(
@@ -91,7 +95,8 @@ class Task:
             aggregator=(self.aggregator or DpAggregator.FIXED_GAUSSIAN).value,
             clip=self.clip,
         )
-        return resolve(parse_config(config), ResolveOptions(skip_dp_aggregator=self.aggregator is None))
+        spec = resolve(parse_config(config), ResolveOptions(skip_dp_aggregator=self.aggregator is None))
+        return dataclasses.replace(spec, form=self.form)
 
 
 @functools.cache
@@ -111,7 +116,7 @@ class BuiltTask:
         directory.mkdir(parents=True, exist_ok=True)
         self.loaded_model = _saved_and_loaded(task.model)
         self.model = training.with_metrics(self.loaded_model, self.spec.learning.metrics)
-        self.process = training.training_process(self.model, self.spec, self._budget())
+        self.process = training.training_process(self.model, self.spec, self._budget(), task.compression)
         self._deployments: dict[tuple[PlanForm, bool], Deployment] = {}
 
     def _budget(self) -> PrivacyBudget:
@@ -131,7 +136,7 @@ class BuiltTask:
 
     @functools.cached_property
     def evaluation(self) -> tff.Computation:
-        return evaluation.evaluation_computation(self.model, self.state_type)
+        return evaluation.evaluation_computation(self.model, self.state_type, self.task.compression)
 
     def deployment(self, form: PlanForm, *, evaluates: bool = False) -> Deployment:
         key = form, evaluates

@@ -20,6 +20,7 @@ from typing import Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.base.private_directory import private_directory
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.ops.report import ReplacedOp
 
@@ -49,6 +50,7 @@ def save(
     inputs: Mapping[str, str],
     config: Sequence[ResolvedValue] = (),
     replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
+    compression: Compression = Compression(),
     overwrite: bool = False,
 ) -> manifest.Manifest:
     """Writes an artifact set and its manifest to a directory.
@@ -60,6 +62,7 @@ def save(
       inputs: digests of what the artifacts were made from (manifest.digest_file, manifest.digest_directory).
       config: the values that the tasks were built with (tasks.built_with).
       replaced: file prefix of a task -> the ops that were replaced in its client graph.
+      compression: with which they were built.
       overwrite: replace whatever the destination holds.
 
     Raises:
@@ -67,7 +70,9 @@ def save(
     """
     with staged_directory(destination, overwrite=overwrite) as staging:
         artifacts.write_files(staging)
-        result = manifest.make_manifest(staging, form=form, inputs=inputs, config=config, replaced=replaced)
+        result = manifest.make_manifest(
+            staging, form=form, inputs=inputs, config=config, replaced=replaced, compression=compression
+        )
         (staging / artifact_set.MANIFEST).write_text(result.to_json(), encoding="utf-8")
     return result
 

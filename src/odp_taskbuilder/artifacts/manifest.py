@@ -7,11 +7,14 @@
       "inputs": {"task_config": "<sha256>", "model/saved_model.pb": "<sha256>", ...},
       "config": {"mode": {"value": "TRAINING_ONLY", "origin": "config"}, ...},
       "replaced_ops": {"client_only_plan.pb": {"MaxPoolGrad": {"count": 2, "by": "..."}, ...}, ...},
+      "compression": {"update_bits": 8, "model_bits": 7, "above": 10000, "evaluation": false},
       "versions": {"odp-task": "0.1.0", "tensorflow": "2.14.1", ...},
       "sha256": "..."
     }
 
-`config` holds every value that the tasks were built with and where it came from (config.show). `replaced_ops` is there where ops of a client graph were replaced by ops that phones have. The last entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
+`config` holds every value that the tasks were built with and where it came from (config.show). `replaced_ops` is there where ops of a
+client graph were replaced by ops that phones have, `compression` where something travels in codes (config/compression.py). The last
+entry is the SHA-256 of the document without it, so that the manifest, too, shows when it was damaged. It holds neither times nor
 paths of the machine: the same inputs give the same bytes. `crc32c` is written as Cloud Storage shows it, base64 of the big-endian
 checksum, so that an uploaded object can be compared without being downloaded.
 """
@@ -35,6 +38,7 @@ import google_crc32c
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.config.spec import Origin
 from odp_taskbuilder.ops.report import ReplacedOp
@@ -69,6 +73,7 @@ class Manifest:
       versions: distribution -> version that made the artifacts.
       config: the values that the tasks were built with; empty in manifests of former versions.
       replaced_ops: name of a ClientOnlyPlan -> the ops that were replaced in its graph.
+      compression: with which the plans were built.
     """
 
     form: str
@@ -77,6 +82,7 @@ class Manifest:
     versions: Mapping[str, str]
     config: Sequence[ResolvedValue] = ()
     replaced_ops: Mapping[str, Sequence[ReplacedOp]] = dataclasses.field(default_factory=dict)
+    compression: Compression = Compression()
 
     def to_json(self) -> str:
         document = {
@@ -92,6 +98,8 @@ class Manifest:
             document["replaced_ops"] = {
                 name: {op.op: {"count": op.count, "by": op.by} for op in ops} for name, ops in sorted(self.replaced_ops.items())
             }
+        if self.compression.is_on:
+            document["compression"] = dataclasses.asdict(self.compression)
         document[_SELF] = hashlib.sha256(_render(document)).hexdigest()
         return _render(document).decode()
 
@@ -126,12 +134,13 @@ def make_manifest(
     inputs: Mapping[str, str],
     config: Sequence[ResolvedValue] = (),
     replaced: Mapping[str, Sequence[ReplacedOp]] = MappingProxyType({}),
+    compression: Compression = Compression(),
 ) -> Manifest:
     """The manifest of the files that are in a directory now; `replaced` by file prefix of a task. Raises OSError."""
     files = {entry.name: digest_file(entry.path) for entry in os.scandir(os.fspath(directory)) if entry.name != artifact_set.MANIFEST}
     versions = {name: version for name, version in ((name, _installed_version(name)) for name in _VERSIONED) if version is not None}
     replaced_ops = {prefix + artifact_set.CLIENT_ONLY_PLAN: tuple(ops) for prefix, ops in replaced.items() if ops}
-    return Manifest(form, files, dict(inputs), versions, tuple(config), replaced_ops)
+    return Manifest(form, files, dict(inputs), versions, tuple(config), replaced_ops, compression)
 
 
 def _installed_version(name: str) -> Optional[str]:
@@ -256,7 +265,8 @@ def _from_document(document: Any) -> Manifest:
             raise ValueError(f"{name!r} is not the name of an artifact")
         files[name] = FileDigest(str(digest["sha256"]), str(digest["crc32c"]), digest["size"])
     inputs, versions = _mapping(document, "inputs"), _mapping(document, "versions")
-    return Manifest(str(document.get("form")), files, inputs, versions, _config(document), _replaced_ops(document))
+    form, replaced = str(document.get("form")), _replaced_ops(document)
+    return Manifest(form, files, inputs, versions, _config(document), replaced, _compression(document))
 
 
 def _config(document: Mapping[str, Any]) -> tuple[ResolvedValue, ...]:
@@ -280,6 +290,18 @@ def _replaced_ops(document: Mapping[str, Any]) -> dict[str, tuple[ReplacedOp, ..
                 raise ValueError(f"the entry of the replaced op {op!r} is not made of count and by")
         result[name] = tuple(ReplacedOp(op, entry["count"], str(entry["by"])) for op, entry in ops.items())
     return result
+
+
+def _compression(document: Mapping[str, Any]) -> Compression:
+    if "compression" not in document:
+        return Compression()
+    entry = _mapping(document, "compression")
+    if set(entry) != {field.name for field in dataclasses.fields(Compression)}:
+        raise ValueError("the entry of compression is not made of update_bits, model_bits, above and evaluation")
+    try:
+        return Compression(**entry)
+    except errors.UsageError as error:
+        raise ValueError(error.message) from None
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:

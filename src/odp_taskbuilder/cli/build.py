@@ -15,6 +15,7 @@ from odp_taskbuilder.build import build as build_here
 from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
@@ -28,6 +29,10 @@ _LOCAL_OPTIONS = (
     "trust_model",
     "sandbox",
     "keep_ops",
+    "compress_updates",
+    "compress_model",
+    "compress_above",
+    "compress_evaluation",
 )
 
 
@@ -63,6 +68,7 @@ _LOCAL_OPTIONS = (
 @options.absl_flag("skip_dp_aggregator", help="Build without DP: no clip, no noise, no guarantee.")
 @options.max_client_checkpoint_bytes
 @options.allow_runtime
+@options.compression_options
 @options.trust_model
 @options.absl_flag("sandbox", help="Load the model in a child process that can do little harm. The server always does.")
 @click.option(
@@ -88,6 +94,7 @@ def command(
     skip_dp_aggregator: bool,
     max_client_checkpoint_bytes: int,
     allow_runtime: str,
+    compression: Compression,
     trust_model: bool,
     sandbox: bool,
     task_builder_server: Optional[str],
@@ -121,6 +128,7 @@ def command(
         trust_model=trust_model,
         max_client_checkpoint_bytes=max_client_checkpoint_bytes,
         allow_runtime=allow_runtime,
+        compression=compression,
     )
     if task_builder_server:
         _refuse_options_without_effect()

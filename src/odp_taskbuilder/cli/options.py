@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable
+import functools
+from typing import Any, Callable, Optional
 
 import click
 
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_RUNTIME
 from odp_taskbuilder.cli import output
+from odp_taskbuilder.config.compression import DEFAULT_ABOVE, DEFAULT_MODEL_BITS, MAX_BITS, MIN_BITS, Compression
 from odp_taskbuilder.config.spec import ASSUMED_ROUNDS_PER_DAY
 from odp_taskbuilder.ops.runtimes import parse_runtime
 
@@ -75,7 +77,7 @@ max_client_checkpoint_bytes = click.option(
     type=click.IntRange(min=0),
     default=MAX_CLIENT_CHECKPOINT_BYTES,
     show_default=True,
-    help="What phones take of an uncompressed checkpoint; a model beyond it is refused.",
+    help="What phones take of a checkpoint, before gzip; a model beyond it is refused.",
 )
 
 
@@ -92,6 +94,55 @@ allow_runtime = click.option(
     callback=_release,
     help="Release of TensorFlow Lite that phones have: client plans that need a later one are refused.",
 )
+
+_BITS = click.IntRange(MIN_BITS, MAX_BITS)
+
+compress_updates = click.option(
+    "--compress_updates", metavar="BITS", type=_BITS, help="Phones send large tensors in so many bits, 2 to 8; epsilon holds."
+)
+
+
+def compression_options(function: Callable) -> Callable:
+    """The options of what travels in codes; the function receives them as one `compression`."""
+
+    @functools.wraps(function)
+    def with_compression(
+        compress_updates: Optional[int],
+        compress_model: Optional[int],
+        compress_above: int,
+        compress_evaluation: bool,
+        **parameters: Any,
+    ) -> Any:
+        compression = Compression(
+            update_bits=compress_updates, model_bits=compress_model, above=compress_above, evaluation=compress_evaluation
+        )
+        return function(compression=compression, **parameters)
+
+    for option in reversed(
+        (
+            compress_updates,
+            click.option(
+                "--compress_model",
+                metavar="[BITS]",
+                type=_BITS,
+                is_flag=False,
+                flag_value=str(DEFAULT_MODEL_BITS),
+                help=f"Phones receive large tensors in so many bits, 2 to 8; {DEFAULT_MODEL_BITS} when given without a number.",
+            ),
+            click.option(
+                "--compress_above",
+                metavar="N",
+                type=click.IntRange(min=0),
+                default=DEFAULT_ABOVE,
+                show_default=True,
+                help="Tensors with more elements than this are large.",
+            ),
+            absl_flag("compress_evaluation", help="Phones that evaluate receive the compressed model, too."),
+        )
+    ):
+        with_compression = option(with_compression)
+    return with_compression
+
 
 trust_model = absl_flag("trust_model", help="Load the model without scanning it first.")
 

@@ -13,7 +13,7 @@ import click
 from odp_taskbuilder import config, errors, privacy
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ASSUMED_ROUNDS_PER_DAY, DpAggregator, PrivacySpec
-from odp_taskbuilder.privacy.assumptions import meant_for
+from odp_taskbuilder.privacy.assumptions import meant_for, rounding_assumption
 from odp_taskbuilder.privacy.plot import plot_curve
 from odp_taskbuilder.privacy.rounding import rounded_up
 
@@ -138,8 +138,9 @@ def command() -> None:
     is_flag=True,
     help="Also compute the figure that the existing task builder reports, on its grid: seconds to half a minute.",
 )
+@options.compress_updates
 @options.json_option
-def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) -> Optional[int]:
+def epsilon_command(stated: dict[str, Any], reference: bool, compress_updates: Optional[int], json_mode: bool) -> Optional[int]:
     """The epsilon that a noise multiplier spends.
 
     The exit code is 5 when it is above the target.
@@ -159,7 +160,7 @@ def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) ->
             "--reference is for the Gaussian aggregators; the trees are accounted for in the existing task builder's way."
         )
     budget = privacy.privacy_budget(spec)
-    document = _document(budget)
+    document = _document(budget, compress_updates)
     if reference:
         mechanism: Any = privacy.mechanism_of(spec)  # SampledGaussian: no tree gets here.
         document["reference_epsilon"] = float(f"{mechanism.reference_epsilon(spec.noise_multiplier):.{mechanism.resolved_digits}g}")
@@ -169,8 +170,9 @@ def epsilon_command(stated: dict[str, Any], reference: bool, json_mode: bool) ->
 
 @command.command("noise")
 @_spec_options
+@options.compress_updates
 @options.json_option
-def noise_command(stated: dict[str, Any], json_mode: bool) -> None:
+def noise_command(stated: dict[str, Any], compress_updates: Optional[int], json_mode: bool) -> None:
     """The smallest noise multiplier that meets a target epsilon.
 
     \b
@@ -180,7 +182,7 @@ def noise_command(stated: dict[str, Any], json_mode: bool) -> None:
     if "noise_multiplier" in stated:
         raise errors.UsageError("--noise_multiplier is what this command computes. `odp-task privacy epsilon` takes one.")
     spec = dataclasses.replace(_privacy_spec(stated), noise_multiplier=None)
-    _print(_document(privacy.privacy_budget(spec)), json_mode)
+    _print(_document(privacy.privacy_budget(spec), compress_updates), json_mode)
 
 
 @command.command("curve")
@@ -228,10 +230,12 @@ def curve_command(
         output.show(f"- {sentence}")
 
 
-def _document(budget: privacy.PrivacyBudget) -> dict[str, Any]:
+def _document(budget: privacy.PrivacyBudget, compress_updates: Optional[int]) -> dict[str, Any]:
     document = dataclasses.asdict(budget)
     del document["clip_norm"]
     document["aggregator"] = budget.aggregator.value
+    if compress_updates is not None:
+        document["assumptions"] = (*document["assumptions"], rounding_assumption(compress_updates))
     document["target_met"] = budget.epsilon <= budget.target_epsilon
     return document
 

@@ -7,6 +7,7 @@ from typing import Optional
 
 from odp_taskbuilder.base import phone_limits
 from odp_taskbuilder.base.keyword_only import keyword_only
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ResolveOptions
 
 
@@ -22,8 +23,9 @@ class BuildOptions:
       keep_ops: leave the model's ops, loops and conditionals as they are, though phones may lack some.
       keep_node_names: leave the names of the graph's nodes in the client graphs: `odp-task ops` tells by them where an op comes from.
       artifact_only: the tasks are to carry the config's artifact URLs and nothing for a task server.
-      max_client_checkpoint_bytes: refuse a model whose checkpoint is larger on phones, uncompressed; None for no limit.
+      max_client_checkpoint_bytes: refuse a model whose checkpoint is larger on phones, as a file; None for no limit.
       allow_runtime: refuse client plans that need a later release of TensorFlow Lite than this; None for no limit.
+      compression: what phones send and receive in fewer bits; nothing unless given.
     """
 
     resolve: ResolveOptions = ResolveOptions()
@@ -34,3 +36,4 @@ class BuildOptions:
     artifact_only: bool = False
     max_client_checkpoint_bytes: Optional[int] = phone_limits.MAX_CLIENT_CHECKPOINT_BYTES
     allow_runtime: Optional[str] = phone_limits.MAX_RUNTIME
+    compression: Compression = Compression()

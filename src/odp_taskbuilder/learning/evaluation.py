@@ -13,24 +13,31 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.learning import client_work, model_checks
+from odp_taskbuilder.learning.compression import broadcast_codes
 
 
-def evaluation_computation(model: tff.learning.models.FunctionalModel, state_type: tff.Type) -> tff.Computation:
+def evaluation_computation(
+    model: tff.learning.models.FunctionalModel, state_type: tff.Type, compression: Compression = Compression()
+) -> tff.Computation:
     """Builds (state at the server, datasets at the clients) -> (state, {"eval": metrics}).
 
     Args:
       model: from `training.with_metrics`.
       state_type: the training process's, with `global_model_weights`.
+      compression: with `evaluation`, clients get the weights as codes.
 
     Raises:
       errors.ModelError: TensorFlow or TFF cannot compose it from the model.
     """
     with model_checks.composing("the evaluation"):
-        return _evaluation_computation(model, state_type)
+        return _evaluation_computation(model, state_type, compression)
 
 
-def _evaluation_computation(model: tff.learning.models.FunctionalModel, state_type: tff.Type) -> tff.Computation:
+def _evaluation_computation(
+    model: tff.learning.models.FunctionalModel, state_type: tff.Type, compression: Compression
+) -> tff.Computation:
     weights_type = tff.types.tensorflow_to_type(
         tuple(tuple(tf.TensorSpec(weight.shape, weight.dtype) for weight in group) for group in model.initial_weights)
     )
@@ -50,7 +57,8 @@ def _evaluation_computation(model: tff.learning.models.FunctionalModel, state_ty
         tff.FederatedType(state_type, tff.SERVER), tff.FederatedType(tff.SequenceType(batch_type), tff.CLIENTS)
     )
     def next_evaluation(state, datasets):
-        weights = tff.federated_broadcast(tff.federated_map(weights_of, state))
+        weights = tff.federated_map(weights_of, state)
+        weights = broadcast_codes(weights_type, compression, weights) if compression.evaluation else tff.federated_broadcast(weights)
         local_metrics = tff.federated_map(evaluate, (weights, datasets))
         metrics = tff.federated_zip(collections.OrderedDict(eval=sum_then_finalize(local_metrics)))
         return state, metrics

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, TaskSpec
+from odp_taskbuilder.config.compression import Compression
+from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, PlanForm, TaskSpec
 from odp_taskbuilder.learning import aggregators, client_work, metrics, model_checks
+from odp_taskbuilder.learning.compression import CodedSumFactory, GridSumFactory, model_distribution
 from odp_taskbuilder.model.load import LoadedModel
 from odp_taskbuilder.privacy import PrivacyBudget
 
@@ -25,7 +29,10 @@ def with_metrics(model: LoadedModel, names: tuple[str, ...]) -> tff.learning.mod
 
 
 def training_process(
-    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget
+    model: tff.learning.models.FunctionalModel,
+    spec: TaskSpec,
+    budget: PrivacyBudget,
+    compression: Compression = Compression(),
 ) -> tff.learning.templates.LearningProcess:
     """Composes the learning process that `spec` describes.
 
@@ -35,43 +42,57 @@ def training_process(
     Args:
       model: from `with_metrics`. Its weights are stand-ins: `initialize` of the result yields zeros for them.
       budget: noise and clip of the aggregator.
+      compression: of what travels. Its codes come after the clip, and `initialize` is the same with any.
 
     Raises:
       errors.ModelError: TensorFlow or TFF cannot compose one from the model.
     """
     with model_checks.composing("the training process"):
-        return _training_process(model, spec, budget)
+        return _training_process(model, spec, budget, compression)
 
 
 def _training_process(
-    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget
+    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget, compression: Compression
 ) -> tff.learning.templates.LearningProcess:
+    value_sum = _coded_sum(spec, compression)
     factory = aggregators.dp_aggregator(
         None if spec.privacy.skip_aggregator else spec.privacy.aggregator,
         noise_multiplier=budget.noise_multiplier,
         report_goal=spec.privacy.report_goal,
         clip_norm=spec.privacy.clip_norm,
         trainable=model.initial_weights[0],
+        record_sum=value_sum,
     )
     if spec.learning.algorithm is LearningAlgorithm.FED_AVG:
         work = client_work.fed_avg_client_work(model, _optimizer(spec.learning.client_optimizer))
-        factory = tff.aggregators.as_weighted_aggregator(factory or tff.aggregators.UnweightedMeanFactory())
+        factory = tff.aggregators.as_weighted_aggregator(factory or tff.aggregators.UnweightedMeanFactory(value_sum))
     else:
         work = client_work.fed_sgd_client_work(model)
-        factory = tff.aggregators.MeanFactory() if factory is None else tff.aggregators.as_weighted_aggregator(factory)
+        factory = tff.aggregators.MeanFactory(value_sum) if factory is None else tff.aggregators.as_weighted_aggregator(factory)
 
     @tff.tensorflow.computation
     def initial_weights():
         return tff.learning.models.ModelWeights(*(tuple(map(tf.convert_to_tensor, group)) for group in model.initial_weights))
 
     weights_type = initial_weights.type_signature.result
+    if compression.model_bits is None:
+        distribution = tff.learning.templates.build_broadcast_process(weights_type)
+    else:
+        distribution = model_distribution(weights_type, compression)
     return tff.learning.templates.compose_learning_process(
         initial_weights,
-        tff.learning.templates.build_broadcast_process(weights_type),
+        distribution,
         work,
         factory.create(weights_type.trainable, tff.TensorType(np.float32)),
         tff.learning.templates.build_apply_optimizer_finalizer(_optimizer(spec.learning.server_optimizer), weights_type),
     )
+
+
+def _coded_sum(spec: TaskSpec, compression: Compression) -> Optional[tff.aggregators.UnweightedAggregationFactory]:
+    """How updates are summed; None for as they are."""
+    if compression.update_bits is None:
+        return None
+    return (GridSumFactory if spec.form is PlanForm.DISTRIBUTE_AGGREGATE else CodedSumFactory)(compression)
 
 
 def _optimizer(spec: OptimizerSpec) -> tff.learning.optimizers.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
 from odp_taskbuilder import errors
@@ -52,12 +52,14 @@ class ModelSpec:
 
     Attributes:
       weights: trainable and non-trainable weights, whose shapes have no batch.
+      trainable: those of them that are trained, and sent back.
     """
 
     features: Structure
     label: Structure
     output: Structure
     weights: tuple[TensorInfo, ...] = ()
+    trainable: tuple[TensorInfo, ...] = ()
 
 
 def read_model_spec(path: Union[str, os.PathLike]) -> ModelSpec:
@@ -73,11 +75,13 @@ def read_model_spec(path: Union[str, os.PathLike]) -> ModelSpec:
     try:
         forward_pass = _arguments(graph, "predict_on_batch_training")
         loss = _arguments(graph, "loss")
+        weights: Any = _structure(forward_pass["model_weights"])  # (trainable, non-trainable)
         return ModelSpec(
             features=_structure(forward_pass["x"]),
             label=_structure(loss["label"]),
             output=_structure(loss["output"]),
-            weights=tuple(_tensors(_structure(forward_pass["model_weights"]))),
+            weights=tuple(_tensors(weights)),
+            trainable=tuple(_tensors(weights[0])),
         )
     except (KeyError, IndexError, ValueError) as error:
         raise errors.ModelError(

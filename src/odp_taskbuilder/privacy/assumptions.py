@@ -56,6 +56,15 @@ def curve_assumptions(spec: PrivacySpec) -> tuple[str, ...]:
     return (*_sampling_with("report goal / population", spec), _OVER_SELECTION.format(goal="the report goal"))
 
 
+def rounding_assumption(bits: int, coded: str = "") -> str:
+    """What epsilon assumes of updates that travel in codes of so many bits; `coded` counts what does."""
+    what = f"{coded} travel" if coded else "large tensors travel"
+    return (
+        f"Of an update, {what} in {bits} bits: the phone shortens what it rounded to at most the length of the clipped update, so that epsilon holds as "
+        "it stands; rounding counts as no noise."
+    )
+
+
 def pace(spec: PrivacySpec) -> tuple[str, ...]:
     """What a tree's epsilon assumes of the pace of rounds; nothing where no separation is needed for it."""
     if not spec.aggregator.is_tree or spec.minimum_separation <= 1:

@@ -54,7 +54,7 @@ def test_json_and_csv_hold_everything(runs):
     "arguments, code, message",
     [
         (("none",), 7, "No such file"),
-        (("plain", "--population", "letters"), 2, "plain holds no metrics of population 'letters'"),
+        (("plain", "--population_name", "letters"), 2, "plain holds no metrics of population 'letters'"),
         (("plain", "--metric", "loss", "--metric", "zzz"), 2, "no metric 'zzz'.\nThere are: server/client_work/train/loss, "),
         (("plain", "--plot", "noext"), 2, "Cannot plot to noext: its suffix names no format"),
         (("plain", "--csv", "/dev/full"), 7, "Cannot write /dev/full"),

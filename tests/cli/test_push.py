@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from click import testing
 from fakes.gcs import FakeGcs
 from fakes.task_server import FakeTaskServer
 
+from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, directory
+from odp_taskbuilder.cli.main import cli
 
 _TASK = """
 population_name: "digits" total_iteration: 10 min_aggregation_size: 2 max_aggregation_size: 2
@@ -49,6 +52,16 @@ def test_a_push_in_words(artifacts, gcs, tasks):
     process = _run(artifacts, "--task-management-server", tasks.server.url, gcs=gcs)
     assert (process.returncode, process.stdout) == (0, "Task 1 (training) is complete.\n")
     assert "gs://bucket/digits/1/0/s/0/server_phase: written\n" in process.stderr
+
+
+@pytest.mark.parametrize("task", ["", 'min_client_version: "3" client_only_plan_url: "" server_phase_url: "" init_checkpoint_url: ""'])
+@pytest.mark.parametrize("options", [(), ("--task_management_server", "http://localhost:1"), ("--resume",)])
+def test_artifacts_without_tasks_and_destinations_are_told_to_lead_nowhere(tmp_path, task, options):
+    built = artifact_set.TaskArtifacts(b"plan", b"client plan", lambda path: path.write_bytes(b"checkpoint"), task)
+    directory.save(artifact_set.ArtifactSet(built, None, ""), tmp_path / "digits", form="MapReduce", inputs={})
+    done = testing.CliRunner().invoke(cli, ["push", str(tmp_path / "digits"), *options])
+    assert isinstance(done.exception, errors.UsageError)
+    assert "was built with --build_artifact_only from a config that names no destinations: there is no task to create" in str(done.exception)
 
 
 def test_a_push_as_json_with_the_server_of_the_environment(artifacts, gcs, tasks):

@@ -140,3 +140,25 @@ def test_description_counts_what_is_there(tmp_path):
     # Of (1/4, 3/4): client a has (0, 1), client b (1/2, 1/2), both at distance 1/4; the empty client has no distribution.
     assert found.labels.mean_distance == pytest.approx(0.25)
     assert found.labels.mean_labels_per_client == pytest.approx(1.5)
+
+
+def test_a_former_partition_is_replaced_as_long_as_it_is_as_it_was_written(tmp_path):
+    def deal(clients, fraction):
+        parts = partition_dataset("digits", tmp_path / "out", strategy="iid", num_clients=clients, test_fraction=fraction)
+        return {part: description.clients for part, description in parts.items()}
+
+    assert deal(9, 0.5) == {"train": 9, "test": 9}
+    assert deal(5, 0.0) == {"": 5}
+    assert not (tmp_path / "out" / "train").exists()
+    assert deal(7, 0.5) == {"train": 7, "test": 7}
+    for change in (
+        lambda: (tmp_path / "out" / "train" / "mine.tfrecord").write_bytes(b""),
+        lambda: (tmp_path / "out" / "notes").write_text("mine"),
+        lambda: next((tmp_path / "out" / "test").iterdir()).write_bytes(b"edited"),
+        lambda: next((tmp_path / "out" / "test").iterdir()).unlink(),
+        lambda: (tmp_path / "out" / "partition.json").write_text('{"producer": "odp-task data partition", "files": {}}'),
+    ):
+        change()
+        with pytest.raises(errors.StorageError, match="holds files that are not a former output"):
+            deal(7, 0.5)
+        partition_dataset("digits", tmp_path / "out", strategy="iid", num_clients=7, test_fraction=0.5, overwrite=True)

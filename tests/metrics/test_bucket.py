@@ -54,7 +54,7 @@ def upload_run(address, prefix=""):
 def test_the_models_bucket_is_read_and_plotted(emulator, tmp_path):
     upload_run(emulator)
     upload(emulator, "letters/3/1/s/0/metrics", format_metrics({"server/eval/loss": 1.0}))
-    command = [ODP_TASK, "metrics", "gs://model", "--population", "digits", "--plot", tmp_path / "m.svg", "--json"]
+    command = [ODP_TASK, "metrics", "gs://model", "--population_name", "digits", "--plot", tmp_path / "m.svg", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [

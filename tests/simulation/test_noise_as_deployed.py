@@ -72,7 +72,7 @@ def test_a_noise_seed_repeats_a_run_also_one_that_was_interrupted(simulated):
 
 def test_a_run_does_not_change_its_noise_when_it_is_resumed(simulated):
     simulated(0, 1, noise_seed=0, name="run")
-    with pytest.raises(errors.UsageError, match="noise_seed was 0 and is None"):
+    with pytest.raises(errors.UsageError, match="--noise_seed was 0 and is not given"):
         simulated(0, 1, name="run")
 
 

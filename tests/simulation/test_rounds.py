@@ -202,7 +202,7 @@ def test_more_rounds_continue_a_run_and_other_settings_do_not(simulated, tmp_pat
     summary, _, reports = simulated(rounds=4)
     assert [report.number for report in reports] == [3, 4]
     assert summary.training.rounds == 4
-    with pytest.raises(errors.UsageError, match="other settings: seed was 0 and is 1"):
+    with pytest.raises(errors.UsageError, match="other settings: --seed was 0 and is 1"):
         simulated(rounds=4, seed=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
@@ -213,7 +213,7 @@ def test_more_rounds_continue_a_run_and_other_settings_do_not(simulated, tmp_pat
 def test_other_examples_of_the_same_clients_are_other_data(simulated, monkeypatch):
     simulated(rounds=2)
     monkeypatch.setattr(CountedClients, "version", "2")
-    with pytest.raises(errors.UsageError, match="other settings: data was '1' and is '2'"):
+    with pytest.raises(errors.UsageError, match="other settings: --data is other data, or its examples were changed"):
         simulated(rounds=4)
 
 

@@ -15,7 +15,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Union
+from typing import Callable, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
@@ -23,6 +23,9 @@ from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.ops.report import ReplacedOp
+
+# Of a directory, the names in it that are a former output.
+FormerOutput = Callable[[pathlib.Path], set[str]]
 
 _STAGING_PREFIX = ".odp-task-staging-"
 # Inside the private directory: the new content, and, only where a file system cannot exchange two directories, the old one.
@@ -77,11 +80,16 @@ def save(
     return result
 
 
-def check_destination(destination: Union[str, os.PathLike], *, overwrite: bool = False) -> None:
+def check_destination(
+    destination: Union[str, os.PathLike], *, overwrite: bool = False, former_output: Optional[FormerOutput] = None
+) -> None:
     """Says before an expensive build whether its output may go to a directory.
 
     It may where there is nothing yet or an empty directory, and where a complete former output stands (a manifest of ours and only
     the files that it lists): building again replaces that. Anything else is replaced with `overwrite` only.
+
+    Args:
+      former_output: tells the names in a directory that are a former output; those of a build unless given.
 
     Raises:
       StorageError: it may not, or nothing can be made where it is to stand.
@@ -95,7 +103,7 @@ def check_destination(destination: Union[str, os.PathLike], *, overwrite: bool =
             raise errors.StorageError(f"{path} exists and is not a directory", next_step="Choose another output directory.")
         if overwrite:
             return
-        foreign = set(os.listdir(path)) - _former_output(path)
+        foreign = set(os.listdir(path)) - (former_output or _former_output)(path)
     if foreign:
         shown = ", ".join(sorted(foreign)[:3]) + (", ..." if len(foreign) > 3 else "")
         raise errors.StorageError(
@@ -105,8 +113,11 @@ def check_destination(destination: Union[str, os.PathLike], *, overwrite: bool =
 
 
 @contextlib.contextmanager
-def staged_directory(destination: Union[str, os.PathLike], *, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """A directory to write into, which becomes `destination` when the block ends well and vanishes when it does not.
+def staged_directory(
+    destination: Union[str, os.PathLike], *, overwrite: bool = False, former_output: Optional[FormerOutput] = None
+) -> Iterator[pathlib.Path]:
+    """A directory to write into, which becomes `destination` when the block ends well and vanishes when it does not. Arguments are those
+    of `check_destination`.
 
     Missing parents are made. An OSError that leaves the block becomes a StorageError.
 
@@ -115,7 +126,7 @@ def staged_directory(destination: Union[str, os.PathLike], *, overwrite: bool = 
     """
     # A symbolic link stays: its target is what is replaced.
     destination = pathlib.Path(os.path.realpath(destination))
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, former_output=former_output)
     with (
         _storage_errors(destination),
         _parents(destination),
@@ -126,7 +137,7 @@ def staged_directory(destination: Union[str, os.PathLike], *, overwrite: bool = 
         new.mkdir()
         yield new
         _sync_tree(new)
-        _publish(new, destination, overwrite)
+        _publish(new, destination, overwrite, former_output)
         _sync(destination.parent)
 
 
@@ -179,7 +190,7 @@ def _holds_former_content(private: pathlib.Path) -> bool:
     return (private / _FORMER).exists()
 
 
-def _publish(new: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> None:
+def _publish(new: pathlib.Path, destination: pathlib.Path, overwrite: bool, former_output: Optional[FormerOutput]) -> None:
     try:
         # Fails unless the destination is absent or an empty directory.
         os.rename(new, destination)
@@ -188,7 +199,7 @@ def _publish(new: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> N
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     # It may have appeared while the block ran.
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, former_output=former_output)
     if not _exchange(new, destination):
         _swap_by_renames(new, destination)
 

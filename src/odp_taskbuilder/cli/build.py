@@ -38,14 +38,15 @@ _LOCAL_OPTIONS = (
 
 @click.command(name="build")
 @click.option(
-    "--saved_model", required=True, help="FunctionalModel, as save_functional_model wrote it: a directory or gs:// URL."
+    "--saved_model", type=options.PATH_OR_URL, required=True, help="FunctionalModel, as save_functional_model wrote it: a directory or gs:// URL."
 )
 @click.option(
-    "--task_config", required=True, help="Task config, text proto or JSON: a file, a gs:// URL, or - for standard input."
+    "--task_config", type=options.PATH_OR_URL, required=True, help="Task config, text proto or JSON: a file, a gs:// URL, or - for standard input."
 )
 @click.option(
     "--output",
     "output_directory",
+    type=options.PATH_OR_URL,
     default=build_request.DEFAULT_OUTPUT,
     show_default=True,
     help="Artifacts go into <output>/<population>/.",
@@ -152,7 +153,7 @@ def command(
         output_directory,
         build_options,
         overwrite=overwrite,
-        stage=output.Progress().stage,
+        stage=output.every_stage,
         network=network,
     )
     if json_mode:
@@ -199,7 +200,7 @@ def _build_remotely(
     from odp_taskbuilder.push import auth
     from odp_taskbuilder.server import remote_build
 
-    with output.Progress().stage(f"building on {server}"):
+    with output.every_stage(f"building on {server}"):
         response = remote_build.build_remotely(
             server, saved_model, task_config, build_options, login=auth.Login(api_key, account), network=network
         )
@@ -236,6 +237,10 @@ def _print_text(result: BuildResult) -> None:
         output.note(f"  {name:32} {digest.size:>12,} bytes")
     for url in result.uploaded:
         output.note(f"  uploaded to {url}")
+    for task in (result.task_group.training_task, result.task_group.eval_task):
+        if task.min_client_version.strip("0"):
+            role = "training" if task == result.task_group.training_task else "evaluation"
+            output.note(f"Phones need version {task.min_client_version} of the module, or later, for the {role} task (min_client_version).")
     for warning in warnings_for(result.spec):
         output.note(f"Warning: {warning.path}: {warning.message}")
     output.show(pathlib.Path(result.directory, "report.pbtxt").read_text(encoding="utf-8"), end="")

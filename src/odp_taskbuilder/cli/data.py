@@ -23,7 +23,7 @@ from odp_taskbuilder.data.partitioned_dataset import STRATEGIES, partition_datas
 from odp_taskbuilder.data.rows import decode, encode_rows, misfits, read_examples, to_document
 
 
-@click.group()
+@click.group(cls=options.CommandGroup)
 def command() -> None:
     """Make and describe the data of simulated clients.
 
@@ -39,7 +39,7 @@ def command() -> None:
 
 
 @command.command("partition")
-@click.argument("source")
+@click.argument("source", type=options.PATH_OR_URL)
 @click.option(
     "--output",
     "output_dir",
@@ -102,6 +102,7 @@ def partition_command(
         test_fraction=test_fraction,
         seed=seed,
         overwrite=overwrite,
+        stage=output.stage,
     )
     if json_mode:
         output.print_json([dataclasses.asdict(description) for description in parts.values()])
@@ -140,7 +141,7 @@ def _of_task(function: Callable) -> Callable:
 
 
 @command.command("encode")
-@click.argument("rows")
+@click.argument("rows", type=options.PATH_OR_URL)
 @_of_task
 @click.option(
     "--as",
@@ -198,7 +199,7 @@ def encode_command(
 
 
 @command.command("decode")
-@click.argument("examples")
+@click.argument("examples", type=options.PATH_OR_URL)
 @_of_task
 def decode_command(examples: str, example_format: Optional[ExampleFormat]) -> None:
     """Show serialized examples as JSON, one a line, and check them against a task if one is named; ends with 2 if a phone could not
@@ -230,7 +231,7 @@ def decode_command(examples: str, example_format: Optional[ExampleFormat]) -> No
 
 
 @command.command("describe")
-@click.argument("data")
+@click.argument("data", type=options.PATH_OR_URL)
 @click.option("--label", default="y", show_default=True, help="Feature that is the label.")
 @options.json_option
 def describe_command(data: str, label: str, json_mode: bool) -> None:
@@ -242,7 +243,8 @@ def describe_command(data: str, label: str, json_mode: bool) -> None:
       odp-task data describe clients/train
       odp-task data describe 'emnist_all.sqlite.lzma?split=digits_only_train' --label label
     """
-    description = describe(open_client_data(data), label)
+    with output.stage("reading the examples"):
+        description = describe(open_client_data(data), label)
     if json_mode:
         output.print_json(dataclasses.asdict(description))
         return

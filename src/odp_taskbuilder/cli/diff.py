@@ -29,7 +29,8 @@ def command(left: pathlib.Path, right: pathlib.Path, exit_code: bool, json_mode:
       odp-task diff odp_artifacts/digits before/digits
       odp-task diff plan.pb other/plan.pb --json
     """
-    differences = diff(left, right)
+    with output.stage("comparing"):
+        differences = diff(left, right)
     if json_mode:
         output.print_json([dataclasses.asdict(difference) for difference in differences])
     else:

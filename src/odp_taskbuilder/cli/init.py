@@ -14,10 +14,11 @@ from odp_taskbuilder.model.input_spec import read_model_spec
 
 
 @click.command(name="init")
-@click.option("--saved_model", required=True, help="Directory of a FunctionalModel, as save_functional_model wrote it.")
+@click.option("--saved_model", type=options.PATH_OR_URL, required=True, help="Directory of a FunctionalModel, as save_functional_model wrote it.")
 @click.option(
     "--output",
     "output_file",
+    type=options.PATH_OR_URL,
     default="task_config.pbtxt",
     show_default=True,
     help="The config; a second one for builds without tasks goes beside it as <name>_artifacts.pbtxt.",

@@ -29,7 +29,8 @@ def command(paths: tuple[pathlib.Path, ...], graph_file: Optional[pathlib.Path],
       odp-task inspect plan.pb initial_state.server.ckp --graph flow.svg
       odp-task inspect client_only_plan.pb --json
     """
-    inspection = inspect(paths)
+    with output.stage("reading the files"):
+        inspection = inspect(paths)
     if graph_file is not None:
         from odp_taskbuilder.inspection.picture import draw_data_flow
 

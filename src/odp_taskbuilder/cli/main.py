@@ -19,30 +19,42 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import redaction
-from odp_taskbuilder.cli import output
+from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.installation import support
 
-# Command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
-_COMMANDS = {
-    "setup": ("setup", "Complete the installation of the wheel: add TensorFlow Federated."),
-    "doctor": ("doctor", "Show what odp-task finds on this machine, and the cure of each fault."),
-    "new": ("new", "Write an example that builds: model, config, and the program that made the model."),
-    "build": ("build", "Build the artifacts and tasks for a model and a task config."),
-    "init": ("init", "Write a first task config for a model."),
-    "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
-    "scan": ("scan", "Look for what a model of unknown origin should not hold, without loading it."),
-    "data": ("data", "Make and describe the data of simulated clients."),
-    "privacy": ("privacy", "Account for the differential privacy of a training task."),
-    "simulate": ("simulate", "Run the built tasks on simulated clients."),
-    "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
-    "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
-    "serve": ("serve", "Run the task builder service."),
-    "android": ("android", "Make and check what an app on phones needs to feed a task."),
-    "ops": ("ops", "List the ops of client graphs and whether phones have them."),
-    "inspect": ("inspect", "Show what is inside plans and checkpoints, and the bytes that rounds move."),
-    "verify": ("verify", "Check that artifacts are intact, belong together and will run."),
-    "diff": ("diff", "Show what differs between two builds."),
+# Heading -> command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
+_GROUPS = {
+    "Make tasks": {
+        "new": ("new", "Write an example that builds: model, config, and the program that made the model."),
+        "init": ("init", "Write a first task config for a model."),
+        "build": ("build", "Build the artifacts and tasks for a model and a task config."),
+        "push": ("push", "Create the tasks of a build at a task management server and upload its artifacts."),
+        "serve": ("serve", "Run the task builder service."),
+    },
+    "Check what goes in": {
+        "validate": ("validate", "Check task configs: all faults at once, warnings, and the resolved values."),
+        "scan": ("scan", "Look for what a model of unknown origin should not hold, without loading it."),
+        "privacy": ("privacy", "Account for the differential privacy of a training task."),
+        "ops": ("ops", "List the ops of client graphs and whether phones have them."),
+    },
+    "Look at what came out": {
+        "inspect": ("inspect", "Show what is inside plans and checkpoints, and the bytes that rounds move."),
+        "verify": ("verify", "Check that artifacts are intact, belong together and will run."),
+        "diff": ("diff", "Show what differs between two builds."),
+    },
+    "Try tasks out": {
+        "android": ("android", "Make and check what an app on phones needs to feed a task."),
+        "data": ("data", "Make and describe the data of simulated clients."),
+        "simulate": ("simulate", "Run the built tasks on simulated clients."),
+        "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
+    },
+    "This installation": {
+        "setup": ("setup", "Complete the installation of the wheel: add TensorFlow Federated."),
+        "doctor": ("doctor", "Show what odp-task finds on this machine, and the cure of each fault."),
+        "completion": ("completion", "Print a script that completes commands, options and paths in a shell."),
+    },
 }
+_COMMANDS = {name: entry for commands in _GROUPS.values() for name, entry in commands.items()}
 
 _TRACEBACK_VARIABLE = "ODP_TASK_TRACEBACK"
 
@@ -55,7 +67,7 @@ class _Terminated(BaseException):
         self.exit_code = 128 + signum
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(options.CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -63,12 +75,14 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"odp_taskbuilder.cli.{_COMMANDS[cmd_name][0]}")
-        return module.command
+        return options.with_verbosity(module.command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # click's own version imports every command for its help line.
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for heading, commands in _GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{width}}", line) for name, (_, line) in commands.items()])
 
 
 def _normalize_token(token: str) -> str:
@@ -114,6 +128,11 @@ def run(args: Sequence[str]) -> int:
         # Before anything that Windows lacks is touched. --version and -h, too, are about a program that cannot run there.
         output.report_error(errors.UsageError(support.WINDOWS), "--json" in args)
         return errors.UsageError.exit_code
+    output.set_verbosity(output.Verbosity.NORMAL)
+    if "_ODP_TASK_COMPLETE" in os.environ:
+        from odp_taskbuilder.cli.completion import answer_shell
+
+        return answer_shell(cli, os.environ["_ODP_TASK_COMPLETE"])
     # TensorFlow reads this when it is imported; its start-up chatter is not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So is what the libraries below it say about their own dependencies.
@@ -131,11 +150,15 @@ def run(args: Sequence[str]) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.message.startswith("Usage: "):
+            # As of click 8.2, a group that was named without a command.
+            output.note(error.message)
+            return errors.UsageError.exit_code
         output.report_error(errors.UsageError(_click_message(error)), json_mode)
         return errors.UsageError.exit_code
     except errors.OdpTaskError as error:
         output.report_error(error, json_mode)
-        if os.environ.get(_TRACEBACK_VARIABLE):
+        if _shows_traceback():
             output.note(traceback.format_exc())
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -157,7 +180,7 @@ def run(args: Sequence[str]) -> int:
         output.report_error(errors.StorageError(f"Cannot read or write {place}: {error.strerror or error}."), json_mode)
         return errors.StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort; everything a user can cause has a class of its own.
-        if os.environ.get(_TRACEBACK_VARIABLE):
+        if _shows_traceback():
             output.note(traceback.format_exc())
         unexpected = errors.OdpTaskError(
             f"Unexpected {type(error).__name__}: {error}",
@@ -165,6 +188,10 @@ def run(args: Sequence[str]) -> int:
         )
         output.report_error(unexpected, json_mode)
         return errors.EXIT_UNEXPECTED
+
+
+def _shows_traceback() -> bool:
+    return bool(os.environ.get(_TRACEBACK_VARIABLE)) or output.verbosity() is output.Verbosity.VERBOSE
 
 
 def _click_message(error: click.ClickException) -> str:

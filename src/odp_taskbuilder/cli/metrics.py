@@ -21,8 +21,8 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 
 
 @click.command()
-@click.argument("sources", metavar="RUN_OR_BUCKET...", nargs=-1, required=True)
-@click.option("--population", help="Only the tasks of this population.")
+@click.argument("sources", metavar="RUN_OR_BUCKET...", type=options.PATH_OR_URL, nargs=-1, required=True)
+@click.option("--population_name", help="Only the tasks of this population.")
 @click.option("--task_id", type=int, help="Only the task of this id.")
 @click.option(
     "--metric", "patterns", multiple=True, help="Only metrics of this name; shell patterns and the last part of a name will do."
@@ -40,7 +40,7 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 @network_options
 def command(
     sources: tuple[str, ...],
-    population: Optional[str],
+    population_name: Optional[str],
     task_id: Optional[int],
     patterns: tuple[str, ...],
     plot_file: Optional[pathlib.Path],
@@ -58,9 +58,10 @@ def command(
     \b
       odp-task metrics runs/digits --plot digits.png
       odp-task metrics runs/plain runs/private --metric loss --metric 'eval/*'
-      odp-task metrics gs://fcp-prod-m-0 --population digits --csv digits.csv
+      odp-task metrics gs://fcp-prod-m-0 --population_name digits --csv digits.csv
     """
-    runs = read_runs(sources, TaskFilter(population, task_id), network)
+    with output.stage("reading the metrics"):
+        runs = read_runs(sources, TaskFilter(population_name, task_id), network)
     if patterns:
         runs = select(runs, patterns)
     shown = runs if patterns else [run.published() for run in runs]

@@ -19,8 +19,8 @@ from odp_taskbuilder.transport.deadline import Network
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=pathlib.Path))
-@click.option("--saved_model", help="Directory or URL of a FunctionalModel.")
-@click.option("--task_config", help="Task config, text proto or JSON; - for standard input.")
+@click.option("--saved_model", type=options.PATH_OR_URL, help="Directory or URL of a FunctionalModel.")
+@click.option("--task_config", type=options.PATH_OR_URL, help="Task config, text proto or JSON; - for standard input.")
 @click.option(
     "--min_module_version", type=click.IntRange(min=0), metavar="V", help="Ask whether phones with module version V can run it."
 )
@@ -69,7 +69,7 @@ def command(
             allowlist=allowlist,
             trust_model=trust_model,
             keep_ops=keep_ops,
-            stage=output.Progress().stage,
+            stage=output.every_stage,
             network=network,
         )
     if json_mode:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+import sys
 from typing import Any, Callable, Optional
 
 import click
@@ -44,7 +45,7 @@ def _spec_options(function: Callable) -> Callable:
 
 
 _SPEC_OPTIONS = [
-    click.option("--task_config", metavar="FILE", help="Task config to start from; the options below replace its values."),
+    click.option("--task_config", type=options.PATH_OR_URL, metavar="FILE", help="Task config to start from; the options below replace its values."),
     click.option(
         "--aggregator",
         type=click.Choice([aggregator.value for aggregator in DpAggregator]),
@@ -123,7 +124,7 @@ def _checked(spec: PrivacySpec) -> PrivacySpec:
     return spec
 
 
-@click.group()
+@click.group(cls=options.CommandGroup)
 def command() -> None:
     """Account for the differential privacy of a training task.
 
@@ -159,11 +160,14 @@ def epsilon_command(stated: dict[str, Any], reference: bool, compress_updates: O
         raise errors.UsageError(
             "--reference is for the Gaussian aggregators; the trees are accounted for in the existing task builder's way."
         )
-    budget = privacy.privacy_budget(spec)
+    with output.stage("accounting"):
+        budget = privacy.privacy_budget(spec)
     document = _document(budget, compress_updates)
     if reference:
         mechanism: Any = privacy.mechanism_of(spec)  # SampledGaussian: no tree gets here.
-        document["reference_epsilon"] = float(f"{mechanism.reference_epsilon(spec.noise_multiplier):.{mechanism.resolved_digits}g}")
+        with output.stage("computing the reference's figure"):
+            of_reference = mechanism.reference_epsilon(spec.noise_multiplier)
+        document["reference_epsilon"] = float(f"{of_reference:.{mechanism.resolved_digits}g}")
     _print(document, json_mode)
     return errors.EXIT_OK if document["target_met"] else errors.PrivacyBudgetError.exit_code
 
@@ -182,7 +186,9 @@ def noise_command(stated: dict[str, Any], compress_updates: Optional[int], json_
     if "noise_multiplier" in stated:
         raise errors.UsageError("--noise_multiplier is what this command computes. `odp-task privacy epsilon` takes one.")
     spec = dataclasses.replace(_privacy_spec(stated), noise_multiplier=None)
-    _print(_document(privacy.privacy_budget(spec), compress_updates), json_mode)
+    with output.stage("calibrating the noise"):
+        budget = privacy.privacy_budget(spec)
+    _print(_document(budget, compress_updates), json_mode)
 
 
 @command.command("curve")
@@ -212,20 +218,28 @@ def curve_command(
     variable = privacy.CurveVariable[over.upper()]
     if variable.is_count and "task_config" not in stated:
         stated.setdefault(variable.value, round(stop))
-    curve = privacy.epsilon_curve(_privacy_spec(stated), variable, start, stop, steps)
+    show = (lambda text: None) if json_mode else output.show
+    with output.status("calibrating the noise"):
+        curve = privacy.empty_curve(_privacy_spec(stated), variable, start, stop)
+    spec = curve.spec
+    show(f"{curve.setting()}, delta {spec.delta:.7g}, {meant_for(spec)}, target epsilon {spec.target_epsilon:g}")
+    show(f"{variable.value:>16}  epsilon")
+    values = privacy.curve_values(variable, start, stop, steps)
+    with output.status("accounting") as tell:
+        for number, value in enumerate(values, 1):
+            tell(f"accounting: {number} of {len(values)}")
+            point = privacy.curve_point(curve, value)
+            curve = dataclasses.replace(curve, points=(*curve.points, point))
+            mark = "  above the target" if point.epsilon > spec.target_epsilon else ""
+            # As it comes: a point may take seconds.
+            show(f"{point.value:>16.6g}  {rounded_up(point.epsilon, digits=5):<10.5g}{mark}".rstrip())
+            sys.stdout.flush()
     if figure is not None:
         plot_curve(curve, figure)
+        output.note(f"Wrote {figure}.")
     if json_mode:
         output.print_json(_curve_document(curve))
         return
-    spec = curve.spec
-    output.show(
-        f"{curve.setting()}, delta {spec.delta:.7g}, {meant_for(spec)}, target epsilon {spec.target_epsilon:g}"
-    )
-    output.show(f"{variable.value:>16}  epsilon")
-    for point in curve.points:
-        mark = "  above the target" if point.epsilon > spec.target_epsilon else ""
-        output.show(f"{point.value:>16.6g}  {rounded_up(point.epsilon, digits=5):<10.5g}{mark}".rstrip())
     for sentence in curve.assumptions:
         output.show(f"- {sentence}")
 

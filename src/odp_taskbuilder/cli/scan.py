@@ -26,7 +26,8 @@ def command(model: pathlib.Path, json_mode: bool) -> int:
     Goes through every function, node and object of the SavedModel and lists its operations. Ends with 0 if there are pure
     operations only, and with 4 and every finding if not. TensorFlow is not loaded.
     """
-    report, reason = admission.examine(model)
+    with output.stage("scanning the model"):
+        report, reason = admission.examine(model)
     if reason is not None:
         output.note(reason)
     if json_mode:

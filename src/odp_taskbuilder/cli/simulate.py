@@ -30,10 +30,11 @@ _MAX_NAMED = 3
 @click.argument("artifacts", type=click.Path(path_type=pathlib.Path))
 @click.option(
     "--data",
+    type=options.PATH_OR_URL,
     required=True,
     help="Client data, PATH[?OPTIONS]; `synthetic` makes some that fits the plan. See `odp-task data -h`.",
 )
-@click.option("--evaluation_data", help="Client data of the evaluation task.  [default: that of --data]")
+@click.option("--evaluation_data", type=options.PATH_OR_URL, help="Client data of the evaluation task.  [default: that of --data]")
 @click.option("--rounds", required=True, type=click.IntRange(min=1), help="Training rounds that the run is to have in the end.")
 @click.option(
     "--clients_per_round",
@@ -62,7 +63,7 @@ _MAX_NAMED = 3
     "of both; ray: the interpreter on a Ray cluster; tff: TFF itself, to compare.",
 )
 @click.option("--saved_model", type=_DIRECTORY, help="What the artifacts were built from (--engine tff).")
-@click.option("--task_config", help="What the artifacts were built from (--engine tff).")
+@click.option("--task_config", type=options.PATH_OR_URL, help="What the artifacts were built from (--engine tff).")
 @options.trust_model
 @click.option(
     "--evaluation_checkpoint",
@@ -127,34 +128,41 @@ def command(
     """
     if trust_model:
         options.note_trusted_model()
-    summary = simulate(
-        artifacts,
-        SimulationOptions(
-            data=data,
-            evaluation_data=evaluation_data,
-            rounds=RoundOptions(
-                rounds=rounds,
-                clients_per_round=clients_per_round,
-                sampling=Sampling(sampling),
-                seed=seed,
-                skip_bad_clients=skip_bad_clients,
-                noise_as_deployed=noise_as_deployed,
-                evaluation_checkpoint=CheckpointChoice(evaluation_checkpoint),
-                hours_per_round=hours_per_round,
+    with output.status("reading the data and starting the processes that run clients") as tell:
+
+        def on_round(report: RoundReport) -> None:
+            _show_progress(report, rounds)
+            if report.task == "training":
+                tell(f"running round {report.number + 1} of {rounds}" if report.number < rounds else "finishing")
+
+        summary = simulate(
+            artifacts,
+            SimulationOptions(
+                data=data,
+                evaluation_data=evaluation_data,
+                rounds=RoundOptions(
+                    rounds=rounds,
+                    clients_per_round=clients_per_round,
+                    sampling=Sampling(sampling),
+                    seed=seed,
+                    skip_bad_clients=skip_bad_clients,
+                    noise_as_deployed=noise_as_deployed,
+                    evaluation_checkpoint=CheckpointChoice(evaluation_checkpoint),
+                    hours_per_round=hours_per_round,
+                ),
+                run_directory=run_dir,
+                logdir=logdir,
+                engine=engine,
+                num_workers=workers,
+                assumed_population=population,
+                rounds_per_day=rounds_per_day,
+                saved_model=saved_model,
+                task_config=task_config,
+                trust_model=trust_model,
             ),
-            run_directory=run_dir,
-            logdir=logdir,
-            engine=engine,
-            num_workers=workers,
-            assumed_population=population,
-            rounds_per_day=rounds_per_day,
-            saved_model=saved_model,
-            task_config=task_config,
-            trust_model=trust_model,
-        ),
-        on_round=lambda report: _show_progress(report, rounds),
-        on_notice=output.note,
-    )
+            on_round=on_round,
+            on_notice=output.note,
+        )
     if json_mode:
         output.print_json(dataclasses.asdict(summary))
         return

@@ -12,7 +12,7 @@ from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
 
 
 @click.command(name="validate", cls=options.CommandWithArguments)
-@click.argument("configs", nargs=-1, required=True)
+@click.argument("configs", type=options.PATH_OR_URL, nargs=-1, required=True)
 @click.option("--show", is_flag=True, help="Print every value that a task is built with, and where it came from.")
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")
 @click.option("--population_name", help="Replaces the config's population_name.")
@@ -25,7 +25,7 @@ from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
 )
 @options.rounds_per_day
 @click.option("--storage_path", help="Replaces {storage_path} in the config's artifact URLs.")
-@click.option("--saved_model", help="Also check that phones take this model: its checkpoint and its examples.")
+@click.option("--saved_model", type=options.PATH_OR_URL, help="Also check that phones take this model: its checkpoint and its examples.")
 @options.max_client_checkpoint_bytes
 @options.absl_flag("build_artifact_only", help="Check the config's artifact URLs, which such a build needs.")
 @options.absl_flag("skip_dp_aggregator", help="Check for a build without DP.")

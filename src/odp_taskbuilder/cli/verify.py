@@ -42,14 +42,15 @@ def command(
       odp-task verify odp_artifacts/digits --run
     """
     allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
-    result = verify(
-        directory,
-        allowlist=allowlist,
-        check_ops=not skip_flex_ops_check,
-        max_client_checkpoint_bytes=max_client_checkpoint_bytes,
-        allow_runtime=allow_runtime,
-        run=run,
-    )
+    with output.stage("checking the artifacts, and running a round of each task" if run else "checking the artifacts"):
+        result = verify(
+            directory,
+            allowlist=allowlist,
+            check_ops=not skip_flex_ops_check,
+            max_client_checkpoint_bytes=max_client_checkpoint_bytes,
+            allow_runtime=allow_runtime,
+            run=run,
+        )
     if json_mode:
         output.print_json(dataclasses.asdict(result))
     else:

@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.model import tff_exit  # noqa: F401 - imported for what it does at the end of the process.
 from odp_taskbuilder.scan import files
 
 # What save_functional_model attaches to the root of a SavedModel.

@@ -4,13 +4,16 @@ Uses config/ and base/. What the aggregators do in a graph is learning/'s; what 
 """
 
 from odp_taskbuilder.privacy.budget import PrivacyBudget, budget_of, mechanism_of, privacy_budget, problems_of, smallest_noise
-from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve, epsilon_curve
+from odp_taskbuilder.privacy.curve import CurveVariable, PrivacyCurve, curve_point, curve_values, empty_curve, epsilon_curve
 
 __all__ = [
     "CurveVariable",
     "PrivacyBudget",
     "PrivacyCurve",
     "budget_of",
+    "curve_point",
+    "curve_values",
+    "empty_curve",
     "epsilon_curve",
     "mechanism_of",
     "privacy_budget",

@@ -65,26 +65,48 @@ class PrivacyCurve:
 def epsilon_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop: float, steps: int) -> PrivacyCurve:
     """Epsilon at `steps` (at least 2) values from start to stop, in even ratios; counts are rounded, and then fewer where they coincide.
 
-    Where the spec has no noise multiplier and the noise does not vary, it is calibrated to the spec's own rounds and report goal.
-    Costs 0.1 to 3 s per point for the Gaussian aggregators.
+    Costs 0.1 to 3 s per point for the Gaussian aggregators. `empty_curve`, `curve_values` and `curve_point` are its parts, for who wants to
+    show each point as it is there.
 
     Raises:
       UsageError: the range is empty or not positive.
       ConfigError: a value on the curve is out of range, or no noise meets the target.
     """
+    curve = empty_curve(spec, variable, start, stop)
+    points = tuple(curve_point(curve, value) for value in curve_values(variable, start, stop, steps))
+    return dataclasses.replace(curve, points=points)
+
+
+def empty_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop: float) -> PrivacyCurve:
+    """A curve without points yet. Where the spec has no noise multiplier and the noise does not vary, it is calibrated to the spec's own
+    rounds and report goal.
+
+    Raises:
+      UsageError: the range is empty or not positive.
+      ConfigError: a value of the spec is out of range, or no noise meets the target.
+    """
     if not 0 < start < stop < math.inf:
         raise errors.UsageError(f"A curve runs from a positive number to a larger one, not from {start!r} to {stop!r}.")
     if variable.is_count and round(start) < 1:
         raise errors.UsageError(f"A curve over {variable.value} starts at 1 or more, not at {start!r}.")
-    values = np.geomspace(start, stop, steps)
-    if variable.is_count:
-        values = np.unique(np.rint(values).astype(int))
     if spec.noise_multiplier is None and variable is not CurveVariable.NOISE:
         spec = dataclasses.replace(spec, noise_multiplier=smallest_noise(spec).noise_multiplier)
-    points = []
-    for value in values.tolist():
-        at_value = dataclasses.replace(spec, **{variable.value: value})
-        mechanism = mechanism_of(at_value)
-        epsilon = mechanism.epsilon(at_value.noise_multiplier)
-        points.append(CurvePoint(value, stated_epsilon(epsilon, mechanism.digits, spec.target_epsilon)))
-    return PrivacyCurve(variable, spec, tuple(points), curve_assumptions(spec))
+    return PrivacyCurve(variable, spec, (), curve_assumptions(spec))
+
+
+def curve_values(variable: CurveVariable, start: float, stop: float, steps: int) -> list[float]:
+    """`steps` values in even ratios; counts are rounded, and fewer where they coincide."""
+    values = np.geomspace(start, stop, steps)
+    return np.unique(np.rint(values).astype(int)).tolist() if variable.is_count else values.tolist()
+
+
+def curve_point(curve: PrivacyCurve, value: float) -> CurvePoint:
+    """Epsilon where the curve's variable has this value.
+
+    Raises:
+      ConfigError: the value is out of range.
+    """
+    at_value = dataclasses.replace(curve.spec, **{curve.variable.value: value})
+    mechanism = mechanism_of(at_value)
+    epsilon = mechanism.epsilon(at_value.noise_multiplier)
+    return CurvePoint(value, stated_epsilon(epsilon, mechanism.digits, curve.spec.target_epsilon))

@@ -54,7 +54,12 @@ class TaskArtifacts:
     @property
     def names_destinations(self) -> bool:
         """Whether the config said where the artifacts go, so that no task is created."""
-        return any(getattr(self.task, field) for _, field in _FILES.values())
+        return any(url for urls in destinations(self.task).values() for url in urls)
+
+    @property
+    def leads_nowhere(self) -> bool:
+        """Whether it was built for artifacts alone, and the config named no place for them."""
+        return not self.task.population_name and not self.names_destinations
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,6 +92,13 @@ def push(
       errors.UsageError: the options do not fit what is in the directory.
     """
     tasks = artifact_files.read(directory)
+    if all(task.leads_nowhere for task in tasks):
+        raise errors.UsageError(
+            f"{directory} was built with --build_artifact_only from a config that names no destinations: there is no task to create, and "
+            "no place to upload to.",
+            next_step="Build it without --build_artifact_only, or name destinations in the config (artifact_building); "
+            "`odp-task init` writes a config that does.",
+        )
     digests = artifact_files.digests(directory, tasks)
     deadline = deadline or deadlines.Deadline(network.deadline)
     with journals.exclusive(directory):

@@ -107,7 +107,8 @@ class Rounds:
         for name in ("noise_as_deployed", "noise_seed", "evaluation_every", "evaluation_clients"):
             value = getattr(options, name)
             if value is not None and value is not False:
-                settings[name] = value
+                # The digest of the clients has that name.
+                settings["evaluation_clients_per_round" if name == "evaluation_clients" else name] = value
         return settings
 
     def run(self, runner: RoundRunner) -> Summary:

@@ -21,6 +21,14 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.metrics.run import format_metrics, parse_metrics
 
 _SETTINGS = "simulation.json"
+# Of settings that are digests: what it means that they differ.
+_IN_WORDS = {
+    "tasks": "the artifacts are not those that it ran (another build, or built again from other inputs)",
+    "clients": "--data holds other clients",
+    "data": "--data is other data, or its examples were changed",
+    "evaluation_clients": "--evaluation_data holds other clients",
+    "evaluation_data": "--evaluation_data is other data, or its examples were changed",
+}
 
 
 class RunDirectory:
@@ -131,15 +139,25 @@ class RunDirectory:
             raise errors.UsageError(f"{path} does not describe a run.", next_step="Name another --run_dir.")
         changed = [name for name in {**former, **settings} if former.get(name) != settings.get(name)]
         if changed:
-            details = "; ".join(f"{name} was {former.get(name)!r} and is {settings.get(name)!r}" for name in changed)
+            details = "; ".join(_IN_WORDS.get(name) or _change(name, former.get(name), settings.get(name)) for name in changed)
             raise errors.UsageError(
                 f"{self.root} holds a run with other settings: {details}.",
-                next_step="Resume with the same settings, or name another --run_dir.",
+                next_step="Resume with the same artifacts, data and options, or name another --run_dir.",
             )
 
     def _write(self, path: pathlib.Path, content: bytes) -> None:
         with _replacing(path) as temporary:
             temporary.write_bytes(content)
+
+
+def _change(name: str, former: Any, now: Any) -> str:
+    if name == "oracle":
+        return "--engine tff ran it" if former else "it did not run with --engine tff"
+
+    def shown(value: Any) -> str:
+        return "not given" if value is None or value is False else "given" if value is True else str(value)
+
+    return f"--{name} was {shown(former)} and is {shown(now)}"
 
 
 @contextlib.contextmanager

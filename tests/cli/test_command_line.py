@@ -1,0 +1,145 @@
+"""What all commands share: names, help, verbosity, completion."""
+
+import importlib.metadata
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import click
+import pytest
+from click import testing
+
+from odp_taskbuilder.cli import completion
+from odp_taskbuilder.cli import main as command_line
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRY_OUT = ROOT / "configs" / "digits" / "try_out.pbtxt"
+RUN = [sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()"]
+
+
+def odp_task(*arguments, **environment):
+    return subprocess.run([*RUN, *map(str, arguments)], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def all_commands(group=command_line.cli, path=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [(["biuld"], "build"), (["sim"], "simulate"), (["Validate"], "validate"), (["data", "partion"], "partition"), (["privacy", "eps"], "epsilon")],
+)
+def test_a_misspelt_command_is_told_what_was_meant(given, meant):
+    with pytest.raises(click.UsageError) as refused:
+        command_line.cli.main(given, standalone_mode=False)
+    assert refused.value.format_message() == f"No such command '{given[-1]}'. Did you mean '{meant}'?"
+
+
+def test_what_resembles_no_command_gets_no_suggestion():
+    done = odp_task("xyzzy")
+    assert (done.returncode, done.stderr) == (2, "Error: No such command 'xyzzy'.\nTry 'odp-task --help'.\n")
+
+
+def test_help_shows_every_command_under_one_heading():
+    done = testing.CliRunner().invoke(command_line.cli, ["--help"])
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    for heading, commands in command_line._GROUPS.items():
+        below = lines[lines.index(f"{heading}:") + 1 :]
+        below = below[: below.index("")] if "" in below else below
+        # Continued lines are indented further.
+        assert [line.split()[0] for line in below if line[2] != " "] == list(commands)
+    alone = odp_task()
+    assert alone.returncode == 2
+    assert alone.stderr.startswith("Usage: odp-task") and "Error" not in alone.stderr
+
+
+def test_every_command_can_be_quiet_and_verbose():
+    names = [name for name, _ in all_commands()]
+    assert ("build",) in names and ("privacy", "noise") in names
+    for name, command in all_commands():
+        opts = [opt for parameter in command.params for opt in parameter.opts]
+        assert opts.count("-q") == opts.count("-v") == 1, name
+
+
+def test_population_is_a_number_wherever_it_is_an_option():
+    found = [
+        (name, parameter)
+        for name, command in all_commands()
+        for parameter in command.params
+        if "--population" in parameter.opts
+    ]
+    assert len(found) >= 5
+    for name, parameter in found:
+        assert isinstance(parameter.type, click.types.IntRange) and parameter.type.min == 1, name
+
+
+def test_quiet_leaves_results_and_errors_and_verbose_tells_every_stage():
+    account = ("privacy", "epsilon", "--task_config", TRY_OUT, "--noise_multiplier", 5, "--rounds", 5)
+    normal, quiet, verbose = odp_task(*account), odp_task(*account, "-q"), odp_task(*account, "--verbose")
+    assert quiet.stdout == normal.stdout == verbose.stdout != ""
+    assert quiet.stderr == "" and "accounting: " in verbose.stderr
+    wrong = ("privacy", "epsilon", "--task_config", "no_such_file")
+    normal, quiet, verbose = odp_task(*wrong), odp_task(*wrong, "-q"), odp_task(*wrong, "-v")
+    assert quiet.stderr == normal.stderr != "" and "Traceback" not in normal.stderr
+    assert normal.stderr in verbose.stderr and "Traceback" in verbose.stderr
+
+
+@pytest.fixture
+def complete(monkeypatch, capsys):
+    """What a shell gets for the last of some words; it asks through the environment."""
+
+    def answer(shell, *words):
+        monkeypatch.setenv("COMP_WORDS", " ".join(words))
+        monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
+        assert completion.answer_shell(command_line.cli, f"{shell}_complete") == 0
+        return capsys.readouterr().out.splitlines()
+
+    return answer
+
+
+def test_commands_options_in_both_spellings_choices_and_paths_are_completed(complete):
+    assert complete("bash", "odp-task", "va") == ["plain,validate"]
+    assert complete("bash", "odp-task", "data", "part") == ["plain,partition"]
+    assert complete("bash", "odp-task", "build", "--saved_m") == ["plain,--saved_model"]
+    assert complete("bash", "odp-task", "build", "--saved-m") == ["plain,--saved-model"]
+    assert complete("bash", "odp-task", "build", "--skip-dp") == ["plain,--skip-dp-check", "plain,--skip-dp-aggregator"]
+    assert complete("bash", "odp-task", "simulate", "--engine", "lo") == ["plain,local"]
+    for words in (("build", "--task_config"), ("validate",), ("simulate",), ("scan",), ("inspect",), ("data", "describe")):
+        assert complete("bash", "odp-task", *words, "conf") in (["file,conf"], ["dir,conf"]), words
+    assert complete("fish", "odp-task", "va")[0].startswith("plain,validate")
+    assert complete("zsh", "odp-task", "va")[:2] == ["plain", "validate"]
+
+
+def test_bash_completes_with_the_script_that_is_printed(tmp_path):
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    program = tmp_path / "odp-task"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from odp_taskbuilder.cli.main import main; main()' \"$@\"\n")
+    program.chmod(0o755)
+    script = (
+        'eval "$(odp-task completion bash)"\n'
+        "COMP_WORDS=(odp-task simulate --clients-p) COMP_CWORD=2\n_odp_task_completion odp-task\necho \"${COMPREPLY[@]}\"\n"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout == "--clients-per-round\n", done.stderr
+
+
+def test_each_shell_has_a_script_and_others_are_refused():
+    for shell in ("bash", "zsh", "fish"):
+        done = testing.CliRunner().invoke(command_line.cli, ["completion", shell])
+        assert done.exit_code == 0 and f"_ODP_TASK_COMPLETE={shell}_complete" in done.output
+    assert testing.CliRunner().invoke(command_line.cli, ["completion", "tcsh"]).exit_code == 2
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert testing.CliRunner().invoke(command_line.cli, ["--version"]).output == f"odp-task, version {importlib.metadata.version('odp-task')}\n"

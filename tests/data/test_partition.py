@@ -74,7 +74,7 @@ def test_digits_are_partitioned_with_each_clients_own_test_part(tmp_path):
 def test_a_table_is_partitioned_by_the_column_that_names_the_client(tmp_path):
     (tmp_path / "t.csv").write_text("user,a,y\nb/1,0.5,1\nann,2,0\nb/1,3,1\n")
     parts = partition_dataset(f"{tmp_path / 't.csv'}?x:float32=a&y=y", tmp_path / "out", strategy="column", column="user")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ann.tfrecord", "b%2F1.tfrecord"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tfrecord")) == ["ann.tfrecord", "b%2F1.tfrecord"]
     assert parts[""].examples == 3
     rows = [examples.decode(record) for record in tfrecord.read_records(tmp_path / "out" / "b%2F1.tfrecord")]
     assert [(float(row["x"][0]), int(row["y"][0])) for row in rows] == [(0.5, 1), (3.0, 1)]
@@ -121,7 +121,7 @@ def test_an_existing_output_is_replaced_on_request_only(tmp_path):
         partition_dataset(str(tmp_path / "all.tfrecord"), tmp_path / "out", **arguments)
     assert (tmp_path / "out" / "mine").read_text() == "kept"
     partition_dataset(str(tmp_path / "all.tfrecord"), tmp_path / "out", **arguments, overwrite=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["client_0.tfrecord", "client_1.tfrecord"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tfrecord")) == ["client_0.tfrecord", "client_1.tfrecord"]
 
 
 def test_description_counts_what_is_there(tmp_path):

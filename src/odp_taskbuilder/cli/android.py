@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Optional
 
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.android import app
+from odp_taskbuilder.android import app, downloads
+from odp_taskbuilder.android.checks import check_files
+from odp_taskbuilder.android.download_server import DownloadServer
 from odp_taskbuilder.artifacts.example_format import format_of_artifacts, format_of_model
 from odp_taskbuilder.cli import options, output
 
@@ -119,3 +122,85 @@ def app_command(
         output.show(str(path))
     for path in written.kept:
         output.note(f"Kept {path}, which was there.")
+
+
+@command.command("check")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.option(
+    "--last_sync_token", type=click.IntRange(min=0), help="Of the download that phones have: the next one's must be greater."
+)
+@options.json_option
+def check_command(files: tuple[pathlib.Path, ...], last_sync_token: Optional[int], json_mode: bool) -> int:
+    """Check manifests, settings and downloads stricter than phones do, which skip what is misspelt; ends with 2 if something is wrong.
+
+    What a file is, its content tells. One manifest and one settings file are also compared with each other.
+
+    \b
+      odp-task android check AndroidManifest.xml res/xml/odp_settings.xml download.json
+    """
+    problems = check_files(files, last_sync_token=last_sync_token)
+    if json_mode:
+        output.print_json([dataclasses.asdict(problem) for problem in problems])
+    else:
+        for problem in problems:
+            output.show(str(problem))
+        if not problems:
+            output.note(f"{len(files)} files, nothing wrong.")
+    return errors.UsageError.exit_code if problems else errors.EXIT_OK
+
+
+@command.command("download")
+@click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.option("--sync_token", required=True, help="Seconds since 1970 on the hour, or `now`: rounded down to the hour.")
+@click.option("--last_sync_token", type=click.IntRange(min=0), help="Of the download that phones have.")
+@click.option("--population_name", help="Of the examples in a TFRecord file.")
+@click.option(
+    "--output",
+    "output_file",
+    type=click.Path(dir_okay=False, path_type=pathlib.Path),
+    help="File to write; standard output if not given.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output.")
+def download_command(
+    table: pathlib.Path,
+    sync_token: str,
+    last_sync_token: Optional[int],
+    population_name: Optional[str],
+    output_file: Optional[pathlib.Path],
+    overwrite: bool,
+) -> None:
+    """Write a download that phones accept.
+
+    TABLE is a .csv, .tsv or Parquet table with the columns key, data and, if need be, encoding (utf8, or base64), JSON objects with
+    these members, or a TFRecord file of examples.
+
+    \b
+      odp-task android download entries.csv --sync_token now --output download.json
+      odp-task android download examples.tfrecord --population_name digits --sync_token now --output download.json
+    """
+    token = downloads.sync_token(sync_token, last_sync_token)
+    if output_file is not None and output_file.exists() and not overwrite:
+        raise errors.StorageError(f"{output_file} exists.", next_step="Choose another file, or replace it with --overwrite.")
+    content = downloads.make_download(table, token, population_name=population_name)
+    if output_file is None:
+        output.show(content, end="")
+        return
+    try:
+        output_file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise errors.StorageError(f"Cannot write {output_file}: {error.strerror}.") from error
+
+
+@command.command("serve-download")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="On 127.0.0.1; 0 takes a free one."
+)
+def serve_download_command(file: pathlib.Path, port: int) -> None:
+    """Answer the polling of phones with a download, on 127.0.0.1, until interrupted. The file may change meanwhile.
+
+    A test phone reaches it through `adb reverse tcp:8090 tcp:8090`; phones' settings name https URLs, so something must speak TLS in between.
+    """
+    with DownloadServer(file, port, output.note) as server:
+        output.note(f"Serving {file} at http://127.0.0.1:{server.server_port}/")
+        server.serve_forever()

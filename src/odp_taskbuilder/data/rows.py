@@ -51,11 +51,45 @@ def encode_rows(text: str, example_format: ExampleFormat) -> Iterator[bytes]:
         return
     if spec.options or spec.features:
         raise errors.UsageError(f"{spec.path} is no table: its features have the task's names, and no mapping.")
-    for place, row in _json_rows(text):
+    for place, row in json_rows(text):
         try:
             yield examples.encode(_features(row, example_format))
         except ValueError as error:
             raise errors.UsageError(f"{place}: {error}.") from error
+
+
+def json_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """JSON objects that stand one after the other, or in lists, each with its place.
+
+    Raises:
+      StorageError: the file cannot be read.
+      UsageError: it holds no objects, or something else; names the line.
+    """
+    content = _read(path)
+    path = _named(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise errors.UsageError(f"{path} is neither a table (.csv, .tsv, Parquet) nor JSON in UTF-8: {error}.") from error
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    position, rows = 0, 0
+    while (position := _skip_space(text, position)) < len(text):
+        line = text.count("\n", 0, position) + 1
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise errors.UsageError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}.") from error
+        except (ValueError, RecursionError) as error:
+            raise errors.UsageError(f"{path}:{line}: not JSON: {error}.") from error
+        is_list = isinstance(value, list)
+        for index, row in enumerate(value if is_list else [value]):
+            place = f"{path}:{line}" + (f", row {index + 1}" if is_list else "")
+            if not isinstance(row, dict):
+                raise errors.UsageError(f"{place}: expected an object, feature name to values, found {_shown(row)}.")
+            rows += 1
+            yield place, row
+    if not rows:
+        raise errors.UsageError(f"{path} has no rows; expected JSON objects, feature name to values.")
 
 
 def read_examples(path: str) -> Iterator[tuple[str, bytes]]:
@@ -139,34 +173,6 @@ def _encode_table(spec: DataSpec, path: pathlib.Path, example_format: ExampleFor
                 )
             made[feature.name] = values
         yield examples.encode(made)
-
-
-def _json_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    content = _read(path)
-    path = _named(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise errors.UsageError(f"{path} is neither a table (.csv, .tsv, Parquet) nor JSON in UTF-8: {error}.") from error
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
-    position, rows = 0, 0
-    while (position := _skip_space(text, position)) < len(text):
-        line = text.count("\n", 0, position) + 1
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise errors.UsageError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}.") from error
-        except (ValueError, RecursionError) as error:
-            raise errors.UsageError(f"{path}:{line}: not JSON: {error}.") from error
-        is_list = isinstance(value, list)
-        for index, row in enumerate(value if is_list else [value]):
-            place = f"{path}:{line}" + (f", row {index + 1}" if is_list else "")
-            if not isinstance(row, dict):
-                raise errors.UsageError(f"{place}: expected an object, feature name to values, found {_shown(row)}.")
-            rows += 1
-            yield place, row
-    if not rows:
-        raise errors.UsageError(f"{path} has no rows; expected JSON objects, feature name to values.")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,11 +20,13 @@ ensure_venv() {
   if venv_is_current; then
     return 0
   fi
-  if command -v flock >/dev/null 2>&1; then
-    # Two first uses at once: the second waits for the first.
-    exec 9>.venv.lock
-    flock 9
-  fi
+  find_python
+  # Nothing is downloaded where it cannot run.
+  "$PYTHON" src/odp_taskbuilder/installation/support.py
+  # Two first uses at once: the second waits for the first. The lock belongs to the open file, which this shell shares with the program that
+  # takes it; macOS has no command for it.
+  exec 9>.venv.lock
+  "$PYTHON" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
   if ! venv_is_current; then
     make_venv
   fi
@@ -37,7 +39,6 @@ venv_is_current() {
 
 make_venv() {
   if ! { .venv/bin/python -c '' 2>/dev/null && cmp -s requirements.lock .venv/installed.lock; }; then
-    find_python
     if [ -e .venv ]; then
       echo "odp-task: .venv is unfinished or made from another lock; making it again" >&2
       rm -rf .venv
@@ -48,5 +49,9 @@ make_venv() {
     cp requirements.lock .venv/installed.lock
   fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+  # The lock has TFF for the one platform that it is published for; its Python files serve on every other.
+  if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow_federated") is None)'; then
+    .venv/bin/odp-task setup >&2
+  fi
   cp pyproject.toml .venv/installed.toml
 }

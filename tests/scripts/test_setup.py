@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = ("cat", "chmod", "cmp", "cp", "dirname", "flock", "grep", "mkdir", "rm", "sh")
+TOOLS = ("basename", "cat", "chmod", "cmp", "cp", "dirname", "grep", "mkdir", "rm", "sh")
 
 # Evaluates the script's own test of the version, as an interpreter of {version} would.
 PYTHON = """#!/bin/sh
@@ -22,7 +25,10 @@ case "$1 $2" in
 esac
 """
 VENV_PYTHON = """#!/bin/sh
-if [ "$1" = -c ]; then exit 0; fi
+if [ "$1" = -c ]; then
+  case "$2" in *tensorflow_federated*) [ -z "${HAS_NO_TFF:-}" ];; esac
+  exit
+fi
 echo "venv $*" >> "$LOG"
 case "$*" in
   *--require-hashes*) [ -z "${PIP_FAILS:-}" ];;
@@ -34,14 +40,15 @@ esac
 class Checkout:
     """A copy of the scripts, on a PATH where only the interpreters that `add_python` made are found."""
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, directory: pathlib.Path, busybox: bool = False):
         self.root, self._bin, self._log = directory / "checkout", directory / "bin", directory / "log"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         (self.root / "requirements.lock").write_text("one==1 --hash=sha256:00\n")
         (self.root / "pyproject.toml").write_text("")
         self._bin.mkdir()
-        for tool in (*TOOLS, "basename"):
-            (self._bin / tool).symlink_to(shutil.which(tool))
+        self._log.write_text("")
+        for tool in TOOLS:
+            (self._bin / tool).symlink_to(shutil.which("busybox" if busybox else tool))
         (directory / "venv_python").write_text(VENV_PYTHON)
         (directory / "venv_python").chmod(0o755)
         self._environment = {"PATH": str(self._bin), "LOG": str(self._log), "VENV_PYTHON": str(directory / "venv_python")}
@@ -52,18 +59,24 @@ class Checkout:
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         self._log.write_text("")
-        command = [self.root / "scripts" / "odp-task", *arguments]
+        command = [self._bin / "sh", self.root / "scripts" / "odp-task", *arguments]
         return subprocess.run(command, env={**self._environment, **environment}, cwd="/", capture_output=True, text=True)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
 
     @property
     def steps(self) -> list[str]:
         """What the last run did beside asking for versions."""
-        return [line for line in self._log.read_text().splitlines() if " -c " not in line]
+        return [line for line in self._log.read_text().splitlines() if " -c " not in line and "support.py" not in line]
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    result = Checkout(tmp_path)
+@pytest.fixture(params=["the tools of this system", "BusyBox"])
+def checkout(request, tmp_path):
+    if request.param == "BusyBox" and shutil.which("busybox") is None:
+        pytest.skip("BusyBox is not installed")
+    result = Checkout(tmp_path, busybox=request.param == "BusyBox")
     result.add_python("python3.11", (3, 11))
     return result
 
@@ -130,6 +143,39 @@ def test_without_an_interpreter_that_fits_the_refusal_says_what_is_needed(tmp_pa
     # Whoever names one is heard.
     checkout.add_python("elsewhere", (3, 10))
     assert checkout.run("build", PYTHON="elsewhere").stdout == "ran build\n"
+
+
+def test_a_second_first_use_waits_for_the_one_that_is_at_work(checkout):
+    with open(checkout.root / ".venv.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(checkout.run, "build")
+            while "LOCK_EX" not in checkout.log:
+                time.sleep(0.01)
+            assert checkout.steps == [] and not (checkout.root / ".venv").exists()
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert waiting.result().stdout == "ran build\n"
+
+
+def test_where_the_lock_has_no_tff_setup_adds_it(checkout):
+    process = checkout.run("build", HAS_NO_TFF="1")
+    assert process.stdout == "ran build\n"
+    assert process.stderr.rstrip().endswith("ran setup")
+    assert checkout.run("build", HAS_NO_TFF="1").stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_no_script_needs_more_of_a_shell_than_the_standard_has(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    scripts = [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.read_text().startswith("#!/bin/sh")]
+    assert len(scripts) >= 4
+    for script in [*scripts, ROOT / "scripts" / "lib.sh"]:
+        command = [shell, *(["sh"] if shell == "busybox" else []), "-n", script]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+        text = script.read_text()
+        # What dash and BusyBox forgive, or GNU's tools alone have.
+        assert not re.search(r"\[\[|\bsed -i\b|\breadlink -f\b|\bgrep -P\b|\bdate -d\b|\bcp -a\b|\blocal \w|\bstat -c\b|\bnproc\b|\bflock \d", text), script
 
 
 def test_the_lock_has_a_hash_for_each_package_and_no_address():

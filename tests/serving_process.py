@@ -89,6 +89,8 @@ def running_server(*options: str, build: str = "fakes.builds:build", env=None):
         "serve",
         "--port",
         "0",
+        # What the kernel of the machine grants is not what these tests are about.
+        "--accept_weaker_sandbox",
         *function,
         *options,
     ]

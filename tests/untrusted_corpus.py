@@ -58,6 +58,14 @@ class Corpus:
         """Names and contents in the canaries' directory."""
         return {str(file.relative_to(self.canaries)): file.read_bytes() for file in self.canaries.rglob("*") if file.is_file()}
 
+    def states(self) -> dict[str, tuple]:
+        """Mode, owner, time of the last change (of content or state) and attributes of what is in the canaries' directory."""
+        found = {}
+        for file in sorted(self.canaries.rglob("*")):
+            status = file.stat()
+            found[str(file)] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_ctime_ns, os.listxattr(file))
+        return found
+
 
 @functools.lru_cache(maxsize=1)
 def build(out: pathlib.Path) -> Corpus:

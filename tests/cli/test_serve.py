@@ -1,6 +1,7 @@
 """`odp-task serve` as a command: options, and the name that the published guide gives it."""
 
 import json
+import pathlib
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ def _start(*args, entry="main"):
 
 @pytest.mark.parametrize(("entry", "args"), [("main", ["serve"]), ("task_builder", [])])
 def test_it_listens_says_so_and_ends_with_sigterm(entry, args):
-    process = _start(*args, "--port", "0", entry=entry)
+    process = _start(*args, "--port", "0", "--accept_weaker_sandbox", entry=entry)
     listening = json.loads(process.stderr.readline())
     assert (listening["event"], listening["host"]) == ("listening", "127.0.0.1")
     with socket.create_connection(("127.0.0.1", listening["port"]), timeout=10) as connection:
@@ -29,6 +30,23 @@ def test_it_listens_says_so_and_ends_with_sigterm(entry, args):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (143, "")
     assert "Traceback" not in err
+
+
+def test_a_machine_whose_sandbox_is_weaker_is_refused_unless_that_is_accepted():
+    weaker = [sys.executable, str(pathlib.Path(__file__).parents[1] / "weaker_kernel.py"), "namespaces,library"]
+    command = [*weaker, sys.executable, "-c", "from odp_taskbuilder.cli.main import main; main()", "serve", "--port", "0"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "NOT PREVENTED: sending of datagrams (UDP) (a network namespace, which this kernel refuses; " in refused.stderr
+    assert "--accept_weaker_sandbox" in refused.stderr
+    assert "listening" not in refused.stderr
+    process = subprocess.Popen([*command, "--accept_weaker_sandbox"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(process.stderr.readline())["event"] == "listening"
+    missing = json.loads(process.stderr.readline())["missing"]
+    assert any("datagrams" in text for text in missing)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
 
 
 def test_defaults():

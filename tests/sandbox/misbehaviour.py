@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.sandbox import kernel
 
 
 def echo(**kwargs):
@@ -126,6 +128,11 @@ def change(path, how):
         "rename": lambda name: os.rename(name, f"{name}.moved"),
         "link": lambda name: os.link(name, "linked"),
         "mode": lambda name: os.chmod(name, 0),
+        "mode of an open file": lambda name: os.fchmod(os.open(name, os.O_RDONLY), 0),
+        "mode of an open path": lambda name: os.chmod(f"/proc/self/fd/{os.open(name, os.O_PATH)}", 0),
+        "owner": lambda name: os.chown(name, os.getuid(), os.getgid()),
+        "times": lambda name: os.utime(name, (1, 1)),
+        "attribute": lambda name: os.setxattr(name, "user.odp_task", b"1"),
         "folder": lambda name: os.mkdir(f"{name}.folder"),
     }[how](path)
 
@@ -162,6 +169,47 @@ def send_datagram(port):
 def connect_abstract(name):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"\0{name}")
+
+
+def make_socket(family, kind):
+    socket.socket(family, kind).close()
+
+
+def connect_unix(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def find_key(description):
+    return kernel.find_session_key(description)
+
+
+def call(number):
+    """A system call by its number."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(ctypes.c_long(number), 0, 0, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def hold_memory(how, size):
+    """Holds memory that counts for no process's mapped pages, for ever."""
+    block = bytes(1 << 20)
+    if how == "shared mapping":
+        mapping = mmap.mmap(-1, size)
+        for offset in range(0, size, 1 << 20):
+            mapping[offset : offset + (1 << 20)] = block
+        mapping.madvise(mmap.MADV_DONTNEED)
+    elif how == "memfd":
+        fd = os.memfd_create("held")
+        for _ in range(size >> 20):
+            os.write(fd, block)
+    else:
+        fd = os.open(f"{os.getcwd()}/held", os.O_RDWR | os.O_CREAT)
+        if how == "unlinked file":
+            os.unlink("held")
+        for _ in range(size >> 20):
+            os.write(fd, block)
+    signal.pause()
 
 
 def signal_process(pid):

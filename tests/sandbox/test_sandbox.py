@@ -2,19 +2,25 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
+import platform
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import pytest
 
 from odp_taskbuilder import errors, sandbox
-from odp_taskbuilder.sandbox import failures
+from odp_taskbuilder.sandbox import failures, kernel
+
+_TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 _LIMITS = sandbox.SandboxLimits(
     wall_seconds=60, cpu_seconds=30, memory_bytes=512 * 2**20, processes=64, file_bytes=2**16, open_files=64, result_bytes=2**16
@@ -201,7 +207,7 @@ def test_files_that_are_given_can_be_read_but_not_changed(call, tmp_path, in_for
     given = tmp_path / "given"
     given.write_text("content")
     assert call("read", readable=[given], path=str(given)) == "content"
-    with pytest.raises(errors.ModelError, match="PermissionError"):
+    with pytest.raises(errors.ModelError, match="PermissionError|Read-only file system"):
         call("write", readable=[given], path=str(given))
     assert given.read_text() == "content"
 
@@ -277,7 +283,7 @@ def test_abstract_sockets_outside_cannot_be_reached(call, in_force):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0odp-task-test-{os.getpid()}")
         listener.listen()
-        with pytest.raises(errors.ModelError, match="ConnectionRefusedError|PermissionError"):
+        with pytest.raises(errors.ModelError, match="ConnectionRefusedError|PermissionError|Function not implemented"):
             call("connect_abstract", name=f"odp-task-test-{os.getpid()}")
 
 
@@ -352,9 +358,112 @@ def test_an_import_that_fails_is_said(tmp_path):
         sandbox.Zygote(preload=["no_such_module"])
 
 
+@pytest.mark.parametrize(
+    "how", ["mode", "mode of an open file", "mode of an open path", "owner", "times", "attribute"]
+)
+@pytest.mark.parametrize("place", ["given", "not given"])
+def test_metadata_of_files_outside_cannot_be_changed(call, tmp_path, in_force, how, place):
+    _require(in_force, "changing of mode, owner, times and attributes of files outside")
+    file = tmp_path / "file"
+    file.write_text("content")
+    before = file.stat()
+    with pytest.raises(errors.ModelError, match="PermissionError|Read-only file system"):
+        call("change", path=str(file), how=how, readable=[file] if place == "given" else [])
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+    assert os.listxattr(file) == []
+
+
+# VSOCK, NETLINK, PACKET, raw IP, ALG, Bluetooth, UNIX.
+@pytest.mark.parametrize("family, kind", [(40, 1), (16, 3), (17, 3), (2, 3), (38, 5), (31, 3), (1, 1), (1, 2)])
+def test_other_sockets_cannot_be_made(call, in_force, family, kind):
+    _require(in_force, "sockets of other families (UNIX, VSOCK, NETLINK, PACKET)")
+    with pytest.raises(errors.ModelError, match="OSError|PermissionError"):
+        call("make_socket", family=family, kind=kind)
+
+
+def test_sockets_in_the_file_system_cannot_be_reached(call, tmp_path, in_force):
+    _require(in_force, "sockets of other families (UNIX, VSOCK, NETLINK, PACKET)")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with pytest.raises(errors.ModelError, match="Function not implemented"):
+            call("connect_unix", path=str(tmp_path / "s"), readable=[tmp_path / "s"])
+
+
+def test_keys_of_the_session_stay_outside(tmp_path):
+    description = f"odp-task-test-{os.getpid()}"
+    try:
+        key = kernel.add_session_key(description, b"secret")
+    except OSError as error:
+        pytest.skip(f"no keyrings here: {error}")
+    try:
+        assert kernel.find_session_key(description) == key
+        # With the kernel's own means, and where nothing but a keyring of its own keeps the child away.
+        for name, preload in (("a", ["misbehaviour"]), ("b", ["misbehaviour", "refusing_kernel"])):
+            scratch = tmp_path / name
+            scratch.mkdir()
+            with sandbox.Zygote(preload=preload) as zygote, pytest.raises(errors.ModelError, match="OSError|PermissionError"):
+                zygote.run("misbehaviour:find_key", {"description": description}, scratch=scratch, limits=_LIMITS)
+    finally:
+        kernel.remove_session_key(key)
+
+
+@pytest.mark.parametrize("how", ["memfd", "shared mapping"])
+def test_memory_that_nobody_has_mapped_cannot_be_had(call, in_force, how):
+    _require(in_force, "memory in memfds and memory file systems beyond the limit")
+    with pytest.raises(errors.ModelError, match="PermissionError|Function not implemented|bytes of memory"):
+        call("hold_memory", how=how, size=600 << 20, limits=_limits(file_bytes=2**30, wall_seconds=50))
+
+
+@pytest.mark.parametrize("how", ["file", "unlinked file"])
+def test_files_in_memory_count_as_memory(zygote, how):
+    memory = pathlib.Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2**30:
+        pytest.skip("no file system in memory here")
+    with tempfile.TemporaryDirectory(dir=memory) as scratch, pytest.raises(errors.ModelError, match="bytes of memory"):
+        limits = _limits(file_bytes=2**30, wall_seconds=50)
+        zygote.run("misbehaviour:hold_memory", {"how": how, "size": 600 << 20}, scratch=scratch, limits=limits)
+
+
+# By their numbers on x86-64: ptrace, mount, keyctl, unshare, setns, process_vm_readv, bpf, userfaultfd, io_uring_setup, clone3, memfd_secret;
+# and kill and getuid in the x32 convention, where bit 30 is set.
+@pytest.mark.parametrize("number", [101, 165, 250, 272, 308, 310, 321, 323, 425, 435, 447, 0x40000000 + 62, 0x40000000 + 102])
+def test_calls_that_no_model_needs_fail(call, in_force, number):
+    _require(in_force, "sockets of other families (UNIX, VSOCK, NETLINK, PACKET)")
+    if platform.machine() != "x86_64":
+        pytest.skip("other numbers")
+    with pytest.raises(errors.ModelError, match="Operation not permitted|Function not implemented"):
+        call("call", number=number)
+
+
+_ALL = (
+    "sharing of network, processes and mounts with others",
+    "use of the network",
+    "sending of datagrams (UDP)",
+    "sockets of other families (UNIX, VSOCK, NETLINK, PACKET)",
+    "reading of files other than code and what is given",
+    "writing outside of the scratch directory",
+    "changing of mode, owner, times and attributes of files outside",
+    "use of the session keyring of whoever started it",
+    "looking at and signalling of other processes",
+    "use of privileges",
+    "memory beyond the limit",
+    "memory in memfds and memory file systems beyond the limit",
+    "processor time beyond the limit",
+    "processes and threads beyond the limit",
+    "files beyond the limit",
+)
+
+
 def test_each_protection_says_whether_it_is_in_force():
     protections = sandbox.available()
-    assert len({protection.name for protection in protections}) == 9
+    assert tuple(protection.name for protection in protections) == _ALL
     by_name = {protection.name: protection for protection in protections}
     # These need nothing from the kernel that any Linux lacks.
     for name in ("memory beyond the limit", "processor time beyond the limit", "processes and threads beyond the limit"):
@@ -363,10 +472,39 @@ def test_each_protection_says_whether_it_is_in_force():
         assert str(protection).startswith("prevented: " if protection.in_force else "NOT PREVENTED: ")
 
 
+@pytest.mark.parametrize(
+    "without, missing",
+    [
+        ("namespaces", {0}),
+        ("namespaces,library", {0, 2, 3, 6}),
+        ("namespaces,landlock", {0, 4, 5, 8}),
+        ("namespaces,landlock,library", {0, 1, 2, 3, 4, 5, 6, 8}),
+        ("library", {3}),
+    ],
+)
+def test_a_weaker_kernel_is_said_by_name(in_force, without, missing):
+    """Found out by trying, in a process whose system calls a filter refuses as such a kernel does."""
+    for name in _ALL:
+        _require(in_force, name)
+    program = "import json; from odp_taskbuilder import sandbox; print(json.dumps([list(p) for p in sandbox.available()]))"
+    said = subprocess.run(
+        [sys.executable, str(_TESTS / "weaker_kernel.py"), without, sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    protections = json.loads(said)
+    assert {position for position, (_, is_in_force, _) in enumerate(protections) if not is_in_force} == missing
+    means = " ".join(means for _, _, means in protections)
+    assert ("namespace, which this kernel refuses" in means) == ("namespaces" in without)
+    assert ("Landlock, which this kernel lacks" in means) == ("landlock" in without)
+    assert ("libseccomp or pyseccomp is missing" in means) == ("library" in without)
+
+
 def test_a_kernel_that_refuses_leaves_the_other_protections(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("content")
-    scratches = [tmp_path / name for name in "abcd"]
+    scratches = [tmp_path / name for name in "abcde"]
     for scratch in scratches:
         scratch.mkdir()
     with sandbox.Zygote(preload=["misbehaviour", "refusing_kernel"]) as zygote:
@@ -375,6 +513,9 @@ def test_a_kernel_that_refuses_leaves_the_other_protections(tmp_path):
             zygote.run("misbehaviour:wait_forever", {}, scratch=scratches[1], limits=_limits(wall_seconds=0.5))
         with pytest.raises(errors.ModelError, match="more memory than it may use"):
             zygote.run("misbehaviour:allocate", {"size": 2**30}, scratch=scratches[2], limits=_LIMITS)
+        with pytest.raises(errors.ModelError, match="bytes of memory"):
+            args = {"how": "memfd", "size": 600 << 20}
+            zygote.run("misbehaviour:hold_memory", args, scratch=scratches[4], limits=_limits(file_bytes=2**30))
         assert zygote.run("misbehaviour:hold_lock", {"path": "lock"}, scratch=scratches[3], limits=_LIMITS) == "locked"
     _lock_within_a_minute(scratches[3] / "lock")
 

@@ -30,11 +30,20 @@ def _attack(zygote, model, scratch):
     return said + (scratch / "log.txt").read_text(errors="replace")
 
 
-def test_hostile_models_achieve_nothing(zygote, corpus, tmp_path):
+@pytest.fixture(scope="module")
+def zygote_without_namespaces():
+    with sandbox.Zygote(preload=["tensorflow_federated", "hostile_models", "without_namespaces"]) as zygote:
+        yield zygote
+
+
+@pytest.mark.parametrize("kind", ["zygote", "zygote_without_namespaces"])
+def test_hostile_models_achieve_nothing(kind, request, corpus, tmp_path):
     missing = [str(protection) for protection in sandbox.available() if not protection.in_force]
     if missing:
         pytest.skip(f"not in force on this machine: {missing}")
+    zygote = request.getfixturevalue(kind)
     before, connections = corpus.snapshot(), corpus.connections()
+    states = corpus.states()
     with futures.ThreadPoolExecutor(4) as pool:
         said = dict(
             zip(
@@ -44,6 +53,7 @@ def test_hostile_models_achieve_nothing(zygote, corpus, tmp_path):
         )
 
     assert corpus.snapshot() == before
+    assert corpus.states() == states
     assert corpus.connections() == connections
     assert [name for name, text in said.items() if untrusted_corpus.SECRET in text] == []
     for name in _ENDED_BY_A_LIMIT:

@@ -82,6 +82,11 @@ from odp_taskbuilder import errors, installation
     type=click.Path(file_okay=False, path_type=pathlib.Path),
     help="Where builds work, and unfinished pushes are kept.",
 )
+@click.option(
+    "--accept_weaker_sandbox",
+    is_flag=True,
+    help="Serve even where the kernel grants builds less protection than it should, which the log names.",
+)
 @click.option("--build_function", hidden=True, help="module:name, in place of the build.")
 def command(
     host: str,
@@ -100,6 +105,7 @@ def command(
     request_timeout: int,
     grace_period: float,
     work_dir: Optional[pathlib.Path],
+    accept_weaker_sandbox: bool,
     build_function: Optional[str],
 ) -> None:
     """Run the task builder service.
@@ -107,7 +113,7 @@ def command(
     It has the published endpoints /taskbuilder/v1:build-task-group, /taskbuilder/v1:build-artifacts, /ready and /healthz, and
     /metrics for Prometheus. Models are read only where --allow_read says. Artifacts are written where a config names
     destinations that --allow_write allows, and where the task management server wants those of the tasks that it creates. Each
-    build runs in a sandbox.
+    build runs in a sandbox; where that prevents less than it should, the service does not start.
 
     SIGTERM ends it: running builds and uploads get a few seconds, then they are answered as failed. A task that is incomplete
     by then is named in the answer and in the log, with the command that finishes it.
@@ -151,6 +157,7 @@ def command(
             grace_seconds=grace_period,
             token_file=token_file,
             work_dir=work_dir,
+            accept_weaker_sandbox=accept_weaker_sandbox,
         ),
         service_options,
     )

@@ -16,11 +16,11 @@
 `sandbox.run(...)` is the same for one call. Errors of the function arrive as the classes of errors.py; crashes, exhausted limits and
 anything else as errors.ModelError. The caller survives all of them.
 
-The child has no network, cannot write outside of its scratch directory, reads only installed code and what it is given, sees no
-environment variables of the caller's, is bounded in memory, processor time, processes, file sizes and time, and ends when the caller
-ends. Which of this is in force depends on the kernel: `sandbox.available()` tries each and says. Not covered: holes of the kernel, disk
-space (only the size of each file is bounded), sockets in the file system that the caller's user may open, reading memory of
-TensorFlow's that it left uninitialised in the child itself, and timing.
+The child has no network, cannot write outside of its scratch directory nor change the mode, times or attributes of what is there, reads
+only installed code and what it is given, sees neither environment variables nor session keys of the caller's, is bounded in memory,
+processor time, processes, file sizes and time, may make few of the kernel's calls, and ends when the caller ends. Which of this is in
+force depends on the kernel: `sandbox.available()` tries each and says. Not covered: holes of the kernel, disk space (only the size of each
+file is bounded), reading memory of TensorFlow's that it left uninitialised in the child itself, and timing.
 
 Uses base/ and errors.py. What runs inside is the caller's, named as a function of an installed module.
 """

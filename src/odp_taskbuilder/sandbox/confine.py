@@ -6,6 +6,7 @@ Nothing here fails because the kernel refuses: `protections.available` finds out
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import resource
@@ -13,8 +14,9 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from odp_taskbuilder.sandbox import kernel
+from odp_taskbuilder.sandbox import kernel, system_calls
 from odp_taskbuilder.sandbox.limits import SandboxLimits
 
 # The user that a sandboxed process appears to be; not 0, which would get its capabilities back with every program that it starts.
@@ -42,19 +44,56 @@ _SYSTEM_RULES = (
     ("/proc/stat", _READ),
     ("/proc/sys/vm", _READ),
     ("/dev/null", _READ | kernel.WRITE_FILE),
-    ("/dev/zero", _READ),
     ("/dev/random", _READ),
     ("/dev/urandom", _READ),
 )
 
 
-def enter_namespaces() -> bool:
-    """Moves this process into namespaces of its own for network, processes (from its next child on) and shared memory.
+@dataclasses.dataclass(frozen=True)
+class Mechanisms:
+    """What the kernel granted; the defaults are nothing.
+
+    Attributes:
+      namespaces: namespaces of its own for users (not where only the superuser may make the others), network and shared memory.
+      read_only_mounts: everything but the scratch directory is mounted read-only.
+      keyring: an empty session keyring.
+      landlock: the version of Landlock; 0 for none.
+      system_calls: the filter of system calls.
+      control_group: a control group bounds the memory of the sandbox.
+    """
+
+    namespaces: bool = False
+    read_only_mounts: bool = False
+    keyring: bool = False
+    landlock: int = 0
+    system_calls: bool = False
+    control_group: bool = False
+
+    def missing(self) -> list[str]:
+        """What is not in force, each in a few words."""
+        return [
+            text
+            for text, in_force in (
+                ("namespaces (this kernel refuses them)", self.namespaces),
+                ("read-only mounts", self.read_only_mounts),
+                ("a session keyring of its own", self.keyring),
+                ("Landlock (this kernel lacks it)", self.landlock > 0),
+                ("the filter of system calls (libseccomp or pyseccomp is missing)", self.system_calls),
+            )
+            if not in_force
+        ]
+
+
+def enter_namespaces(*, of_processes: bool = True) -> bool:
+    """Moves this process into namespaces of its own for network, shared memory and, from its next child on, processes.
 
     Must be called while this process has one thread. Returns whether the kernel granted them.
+
+    Args:
+      of_processes: also for processes; a process that starts threads itself, instead of a child that does, cannot have that.
     """
     uid, gid = os.getuid(), os.getgid()
-    apart = kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
+    apart = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | (kernel.CLONE_NEWPID if of_processes else 0)
     # Everybody may make the other namespaces inside of a new user namespace; where that is switched off, the superuser still may.
     for flags in (kernel.CLONE_NEWUSER | apart, apart):
         try:
@@ -70,14 +109,14 @@ def enter_namespaces() -> bool:
     return False
 
 
-def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[str], *, in_namespaces: bool) -> None:
-    """Applies all other restrictions to this process, for good, and changes to the scratch directory."""
-    os.umask(0o077)
-    os.chdir(scratch)
-    for name in ("HOME", "TMPDIR"):
-        os.environ[name] = str(scratch)
-    # The zygote may have asked for the directory already, and Python remembers the answer.
-    tempfile.tempdir = str(scratch)
+# Of this process, once it is closed off.
+granted = Mechanisms()
+
+
+def restrict(
+    limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[str], *, in_namespaces: bool, control_group: bool
+) -> None:
+    """Applies all other restrictions to this process, for good, and makes the scratch directory its home and working directory."""
     for bound, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_DATA, limits.memory_bytes),
@@ -89,18 +128,60 @@ def restrict(limits: SandboxLimits, scratch: pathlib.Path, readable: Sequence[st
     if in_namespaces:
         # Elsewhere it would count all processes of the user; the supervisor counts those of the sandbox.
         _set_limit(resource.RLIMIT_NPROC, limits.processes, limits.processes)
+    close_off([scratch], readable, home=scratch, in_namespaces=in_namespaces, control_group=control_group)
+
+
+def close_off(
+    writable: Sequence[pathlib.Path],
+    readable: Sequence[str],
+    *,
+    home: pathlib.Path,
+    in_namespaces: bool,
+    control_group: bool = False,
+) -> Mechanisms:
+    """Takes from this process, for good, what it could reach besides installed code and the given files, and changes to its home.
+
+    Must be called while this process has one thread. Returns what the kernel granted; `granted` is that from then on.
+
+    Args:
+      writable: directories, absolute.
+      readable: files and directories, absolute.
+      home: the one of the writable directories that is HOME, TMPDIR and the working directory.
+    """
+    os.umask(0o077)
+    global granted
+    given: dict[str, Any] = {"namespaces": in_namespaces, "control_group": control_group}
+    if in_namespaces:
+        with contextlib.suppress(OSError):
+            kernel.make_mounts_read_only([str(path) for path in writable])
+            given["read_only_mounts"] = True
+    # From here on the directory is the writable one, not the one that it was before.
+    os.chdir(home)
+    for name in ("HOME", "TMPDIR"):
+        os.environ[name] = str(home)
+    # The zygote may have asked for the directory already, and Python remembers the answer.
+    tempfile.tempdir = str(home)
+    with contextlib.suppress(OSError):
+        kernel.join_new_session_keyring()
+        given["keyring"] = True
     with contextlib.suppress(OSError):
         kernel.forbid_new_privileges()
     rules = [
         *_SYSTEM_RULES,
         *((path, _RUN) for path in _code_folders()),
         *((path, _READ) for path in readable),
-        (str(scratch), _EVERYTHING),
+        *((str(path), _EVERYTHING) for path in writable),
     ]
     with contextlib.suppress(OSError):
         kernel.landlock_restrict(rules, deny_tcp=not in_namespaces)
+        given["landlock"] = kernel.landlock_abi()
     with contextlib.suppress(OSError):
         kernel.drop_capabilities()
+    with contextlib.suppress(OSError):
+        system_calls.restrict(has_network=in_namespaces)
+        given["system_calls"] = True
+    granted = Mechanisms(**given)
+    return granted
 
 
 def _set_limit(bound: int, soft: int, hard: int) -> None:

@@ -6,11 +6,14 @@ import ctypes
 import errno
 import fcntl
 import os
+import platform
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional
 
+CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
@@ -27,6 +30,23 @@ _IFF_UP = 1
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _SYS_LANDLOCK_ADD_RULE = 445
 _SYS_LANDLOCK_RESTRICT_SELF = 446
+_SYS_MOUNT_SETATTR = 442
+# And these are not.
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_SYS_ADD_KEY = {"x86_64": 248, "aarch64": 217}
+
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_KEYCTL_UNLINK = 9
+_KEYCTL_SEARCH = 10
+_SESSION_KEYRING = -3
+
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
+_MOUNT_ATTR_NOSUID = 2
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 
@@ -70,6 +90,39 @@ def drop_capabilities() -> None:
 def unshare(flags: int) -> None:
     """Moves this process (for CLONE_NEWPID: its next children) into new namespaces."""
     _checked(_libc().unshare(flags))
+
+
+def make_mounts_read_only(writable: Sequence[str]) -> None:
+    """Moves this process into a mount namespace of its own, in which everything but the given directories is read-only: files, and
+    their mode, owner, times and attributes."""
+    unshare(CLONE_NEWNS)
+    _mount(None, "/", _MS_REC | _MS_PRIVATE)
+    for path in writable:
+        _mount(path, path, _MS_BIND)
+    _set_mount_attributes("/", _AT_RECURSIVE, set=_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID)
+    for path in writable:
+        _set_mount_attributes(path, 0, clear=_MOUNT_ATTR_RDONLY)
+
+
+def join_new_session_keyring() -> None:
+    """Gives this process, and all that it starts, an empty session keyring in the place of its parent's."""
+    _syscall(_number(_SYS_KEYCTL), _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def add_session_key(description: str, content: bytes) -> int:
+    """Adds a key of type `user` to the session keyring; returns its serial number."""
+    args = (b"user", description.encode(), content, ctypes.c_size_t(len(content)), _SESSION_KEYRING)
+    return _syscall(_number(_SYS_ADD_KEY), *args)
+
+
+def find_session_key(description: str) -> int:
+    """Finds a key of type `user` in the session keyring or in those that are linked there; returns its serial number."""
+    return _syscall(_number(_SYS_KEYCTL), _KEYCTL_SEARCH, _SESSION_KEYRING, b"user", description.encode(), 0)
+
+
+def remove_session_key(key: int) -> None:
+    """Removes a key from the session keyring."""
+    _syscall(_number(_SYS_KEYCTL), _KEYCTL_UNLINK, key, _SESSION_KEYRING)
 
 
 def raise_loopback() -> None:
@@ -123,6 +176,23 @@ def _add_rule(ruleset: int, path: str, rights: int) -> None:
         _syscall(_SYS_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("=Qi", rights, fd), 0)
     finally:
         os.close(fd)
+
+
+def _mount(source: Optional[str], target: str, flags: int) -> None:
+    encoded = os.fsencode(source) if source is not None else None
+    _checked(_libc().mount(encoded, os.fsencode(target), None, ctypes.c_ulong(flags), None))
+
+
+def _set_mount_attributes(path: str, flags: int, *, set: int = 0, clear: int = 0) -> None:
+    attributes = struct.pack("=QQQQ", set, clear, 0, 0)
+    _syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attributes, ctypes.c_size_t(len(attributes)))
+
+
+def _number(numbers: Mapping[str, int]) -> int:
+    machine = platform.machine()
+    if machine not in numbers:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return numbers[machine]
 
 
 def _prctl(option: int, value: int) -> None:

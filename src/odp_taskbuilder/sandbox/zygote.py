@@ -19,7 +19,6 @@ import importlib
 import json
 import os
 import pathlib
-import resource
 import select
 import signal
 import socket
@@ -28,7 +27,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, Optional
 
-from odp_taskbuilder.sandbox import channel, confine, failures, kernel
+from odp_taskbuilder.sandbox import channel, confine, failures, kernel, memory
 from odp_taskbuilder.sandbox.limits import SandboxLimits
 
 # How often a supervisor looks at what its sandbox takes.
@@ -83,19 +82,28 @@ def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None
         if request is None:
             return
         limits = SandboxLimits(**request["limits"])
+        # Before this process enters a user namespace, in which it could make none.
+        group = memory.make_control_group(limits.memory_bytes)
         request["in_namespaces"] = confine.enter_namespaces()
+        request["control_group"] = group is not None
         ended_reader, ended_writer = os.pipe()
         supervisor = os.getpid()
         init = os.fork()
         if init == 0:
             caller.close()
             os.close(ended_reader)
+            if group is not None:
+                group.join()
             _run_and_exit(_init, supervisor, request, limits, ended_writer, result_fd, log_fd)
         for fd in (ended_writer, result_fd, log_fd):
             os.close(fd)
-        stopped_for = _watch(caller, ended_reader, init, limits)
+        stopped_for = _watch(caller, ended_reader, init, limits, request["scratch"])
         ended = os.read(ended_reader, _ENDED.size) if stopped_for is None else b""
         _end_descendants()
+        if group is not None:
+            if stopped_for is None and group.was_exceeded():
+                stopped_for = "memory"
+            group.remove()
         status, cpu_seconds, rss_kilobytes = _ENDED.unpack(ended) if len(ended) == _ENDED.size else (signal.SIGKILL, 0.0, 0)
         # The caller may be gone.
         with contextlib.suppress(OSError):
@@ -105,7 +113,7 @@ def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None
             )
 
 
-def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxLimits) -> Optional[str]:
+def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxLimits, scratch: str) -> Optional[str]:
     """Waits for the child's end; returns what it must be ended for before that, if anything."""
     poll = select.poll()
     poll.register(caller, select.POLLIN | select.POLLHUP)
@@ -117,10 +125,10 @@ def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxL
         if caller.fileno() in ready:
             # The caller sends nothing after its request: this is the end of what it has to say.
             return "caller"
-        memory, threads = _usage(init)
+        occupied, threads = memory.usage(_descendants(init), scratch)
         if threads > limits.processes:
             return "processes"
-        if memory > limits.memory_bytes:
+        if occupied > limits.memory_bytes:
             return "memory"
 
 
@@ -161,7 +169,13 @@ def _child(init: int, request: dict, limits: SandboxLimits, result_fd: int, log_
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    confine.restrict(limits, pathlib.Path(request["scratch"]), request["readable"], in_namespaces=request["in_namespaces"])
+    confine.restrict(
+        limits,
+        pathlib.Path(request["scratch"]),
+        request["readable"],
+        in_namespaces=request["in_namespaces"],
+        control_group=request["control_group"],
+    )
     try:
         _renew_execution_context()
         module, _, name = request["function"].partition(":")
@@ -186,16 +200,6 @@ def _end_with_parent(parent: int) -> None:
     # The parent may have ended before the kernel was asked. In a process namespace of its own the first process sees no parent.
     if os.getppid() not in (parent, 0):
         os._exit(_FAILURE)
-
-
-def _usage(init: int) -> tuple[int, int]:
-    """Resident bytes and threads of the descendants of a process."""
-    memory = threads = 0
-    for pid in _descendants(init):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            memory += int(pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-            threads += len(os.listdir(f"/proc/{pid}/task"))
-    return memory, threads
 
 
 def _descendants(pid: int) -> Iterator[int]:

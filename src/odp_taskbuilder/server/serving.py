@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import pathlib
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
@@ -35,6 +34,7 @@ class ServeOptions:
       grace_seconds: how long running builds, their uploads included, may go on after a signal.
       token_file: tokens, one in a line, of which every request must carry one; required where other machines can connect.
       work_dir: see work_directory.opened.
+      accept_weaker_sandbox: serve even if the sandbox of builds prevents less on this machine than it should.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +46,7 @@ class ServeOptions:
     grace_seconds: float = 5.0
     token_file: Optional[pathlib.Path] = None
     work_dir: Optional[pathlib.Path] = None
+    accept_weaker_sandbox: bool = False
 
 
 def serve(options: ServeOptions, service_options: build_service.ServiceOptions) -> None:
@@ -55,7 +56,7 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     answered as failed. Further signals change nothing.
 
     Raises:
-      errors.UsageError: others could connect, and there is no token.
+      errors.UsageError: others could connect, and there is no token; or the sandbox is weaker than it should be.
       errors.StorageError: the address is taken, a file cannot be read, or the work directory cannot be used.
     """
     tokens = _read_tokens(options.token_file) if options.token_file is not None else ()
@@ -70,10 +71,12 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
     with _deafness() as be_deaf, work_directory.opened(options.work_dir, service_options.login) as work_dir:
         service = build_service.BuildService(service_options, places, work_dir)
         server = _http_server(options, app.create_app(service, metrics, tokens), tokens)
+        # Behind the cheap checks; it takes seconds.
+        missing = _missing_protections(accept_weaker=options.accept_weaker_sandbox)
         service.start()
         with server.running():
             observability.log("listening", host=options.host, port=server.port, workers=options.workers, queue=options.queue)
-            threading.Thread(target=_log_protections, name="protections", daemon=True).start()
+            observability.log("sandbox", level=logging.WARNING if missing else logging.INFO, missing=missing)
             try:
                 # In turns: a signal that arrives just before a wait begins is noticed only when the wait is over.
                 while True:
@@ -87,15 +90,23 @@ def serve(options: ServeOptions, service_options: build_service.ServiceOptions) 
                 places.wait_until_idle(_LAST_ANSWERS_SECONDS)
 
 
-def _log_protections() -> None:
-    """Says what the sandbox of builds prevents on this machine; finding out takes a second."""
+def _missing_protections(*, accept_weaker: bool) -> list[str]:
+    """What the sandbox of builds should prevent and does not on this machine, found out by trying, which takes about two seconds.
+
+    Raises:
+      errors.UsageError: there is something, and that was not accepted.
+    """
     try:
-        protections = sandbox.available()
-    except errors.OdpTaskError as error:
-        observability.log("sandbox", level=logging.ERROR, error=str(error))
-        return
-    missing = [protection.name for protection in protections if not protection.in_force]
-    observability.log("sandbox", level=logging.WARNING if missing else logging.INFO, missing=missing)
+        missing = [str(protection) for protection in sandbox.available() if not protection.in_force]
+    except errors.ModelError as error:
+        missing = [str(error)]
+    if missing and not accept_weaker:
+        raise errors.UsageError(
+            "The sandbox in which models of others would be built is weaker on this machine than it should be:\n"
+            + "\n".join(f"  {protection}" for protection in missing),
+            next_step="Mend that (docs/models_of_unknown_origin.md says how), or accept it with --accept_weaker_sandbox.",
+        )
+    return missing
 
 
 def _http_server(options: ServeOptions, application: Callable[..., Any], tokens: Sequence[str]) -> http_server.HttpServer:

@@ -31,11 +31,11 @@ def test_digits_are_dealt_and_described(tmp_path):
         "--json",
     )
     assert made.returncode == 0, made.stderr
-    (report,) = json.loads(made.stdout)
+    (report,) = json.loads(made.stdout)["parts"]
     assert (report["clients"], report["examples"]) == (10, 1797)
     assert sum(report["labels"]["counts"].values()) == 1797
     described = odp_task("data", "describe", tmp_path / "out", "--json")
-    assert json.loads(described.stdout) == report
+    assert json.loads(described.stdout) == {"schema_version": 1, **report}
     text = odp_task("data", "describe", tmp_path / "out").stdout
     assert text.startswith(f"{tmp_path / 'out'}: 10 clients, 1797 examples\n")
     assert "feature x: float32[64]\n" in text

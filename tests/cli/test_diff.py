@@ -25,7 +25,7 @@ def test_verdict_as_exit_code(golden):
     plans = [sets / form / "plan.pb" for form in ("expected_mapreduce", "expected_distribute_aggregate")]
     assert _run(*plans, "--exit_code").returncode == 9
     same = _run(plans[0], plans[0], "--exit_code", "--json")
-    assert (same.returncode, json.loads(same.stdout)) == (0, [])
+    assert (same.returncode, json.loads(same.stdout)) == (0, {"schema_version": 1, "differences": []})
 
 
 def test_a_file_against_a_directory_is_a_usage_error(golden):

@@ -44,7 +44,7 @@ def test_runs_are_tabulated_side_by_side_without_what_a_simulation_adds(runs):
 
 def test_json_and_csv_hold_everything(runs):
     done = metrics("plain", "--json", "--csv", "m.csv", cwd=runs)
-    (run,) = json.loads(done.stdout)
+    (run,) = json.loads(done.stdout)["runs"]
     assert run["run"] == "digits task 1"
     assert run["rounds"]["2"] == {"server/client_work/train/loss": 0.5, "communication/broadcast_bytes": 1000.0}
     assert (runs / "m.csv").read_text().splitlines()[2] == "digits task 1,2,0.5,1000.0"
@@ -131,7 +131,7 @@ def test_names_of_populations_are_escaped_in_tables_and_json(tmp_path):
     assert table.splitlines()[0] == r"p\x1b[2J\u202ea\nb task 1"
     document = metrics(str(tmp_path), "--json", cwd=tmp_path).stdout
     assert not set("\x1b\u202e") & set(document)
-    assert json.loads(document)[0]["run"] == "p\x1b[2J\u202ea\nb task 1"
+    assert json.loads(document)["runs"][0]["run"] == "p\x1b[2J\u202ea\nb task 1"
 
 
 @pytest.mark.parametrize("name", ["$\\badmacro{$", "$x^2$", "a$b", "\\frac", "_hidden", "%d {0}", "&<script>"])

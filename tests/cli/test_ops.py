@@ -20,7 +20,7 @@ def _run(*arguments):
 def test_every_op_with_its_kernel_count_and_version(golden):
     run = _run(golden / "keras_dense" / "expected_mapreduce", "--json")
     assert run.returncode == 0, run.stderr
-    training, evaluation = json.loads(run.stdout)
+    training, evaluation = json.loads(run.stdout)["graphs"]
     assert (training["min_module_version"], evaluation["min_module_version"]) == (341912000, 341812000)
     ops = {op.pop("name"): op for op in training["ops"]}
     assert len(ops) == 43
@@ -64,7 +64,7 @@ def test_a_list_of_ones_own(golden, tmp_path):
     (tmp_path / "ops.csv").write_text("1,MapDataset\n")
     run = _run(golden / "keras_dense" / "expected_mapreduce" / "plan.pb", "--allowlist", tmp_path / "ops.csv", "--json")
     assert run.returncode == 6
-    (graph,) = json.loads(run.stdout)
+    (graph,) = json.loads(run.stdout)["graphs"]
     unsupported = {op["name"] for op in graph["unsupported"]}
     assert "ReluGrad" in unsupported
     assert "MapDataset" not in unsupported
@@ -106,14 +106,14 @@ def emnist(tmp_path_factory):
     script = pathlib.Path(__file__).with_name("emnist_models.py")
     arguments = [sys.executable, str(script), str(folder), str(folder / "config.pbtxt")]
     run = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return folder, json.loads(run.stdout)
+    return folder, json.loads(run.stdout)["graphs"]
 
 
 def test_an_emnist_cnn_is_told_which_layers_and_loss_bring_what_phones_lack(emnist):
     folder, _ = emnist
     run = _run("--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt", "--json")
     assert run.returncode == 0
-    (graph,) = json.loads(run.stdout)
+    (graph,) = json.loads(run.stdout)["graphs"]
     assert (graph["unsupported"], graph["min_module_version"]) == ([], 341812000)
     assert {
         op["name"]: [(origin["part"], origin["name"], origin["backward"]) for origin in op["origins"]]
@@ -141,7 +141,7 @@ def test_what_was_replaced_stands_in_report_manifest_and_listings(emnist, tmp_pa
     assert {op: entry["count"] for op, entry in written.items()} == wanted
     report = (artifacts / "report.pbtxt").read_text()
     assert all(f"# The training client plan computes {op} (x{count}) with ops that phones have: " in report for op, count in wanted.items())
-    (graph,) = json.loads(_run(artifacts, "--json").stdout)
+    (graph,) = json.loads(_run(artifacts, "--json").stdout)["graphs"]
     assert {op["name"]: op["count"] for op in graph["replaced"]} == wanted
     text = subprocess.run([*_ODP_TASK, "inspect", artifacts], capture_output=True, text=True).stdout
     assert "replaced" in text and "Conv2DBackpropFilter x2: slices of the input" in text
@@ -156,7 +156,7 @@ def test_ops_are_kept_on_request_and_where_a_newer_list_has_them(emnist, tmp_pat
     known = "".join(f"341812000,{op}\n" for op in Allowlist.builtin().min_module_versions)
     (tmp_path / "ops.csv").write_text(f"{known}351812000,MaxPoolGrad\n")
     model = ["--saved_model", folder / "cnn", "--task_config", folder / "config.pbtxt"]
-    (graph,) = json.loads(_run(*model, "--allowlist", tmp_path / "ops.csv", "--json").stdout)
+    (graph,) = json.loads(_run(*model, "--allowlist", tmp_path / "ops.csv", "--json").stdout)["graphs"]
     assert {op["name"] for op in graph["replaced"]} == {"Conv2DBackpropFilter", "SparseSoftmaxCrossEntropyWithLogits"}
     assert graph["min_module_version"] == 351812000
 

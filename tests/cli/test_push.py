@@ -69,6 +69,7 @@ def test_a_push_as_json_with_the_server_of_the_environment(artifacts, gcs, tasks
     assert process.returncode == 0, process.stderr
     folder = "gs://bucket/digits/1/0/s/0"
     assert json.loads(process.stdout) == {
+        "schema_version": 1,
         "artifacts": [
             {"task": "training", "task_id": 1, "url": f"{folder}/{name}", "outcome": "written"}
             for name in ("checkpoint", "client_only_plan", "server_phase")

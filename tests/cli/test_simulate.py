@@ -123,7 +123,7 @@ def test_the_tutorial_learns_reports_its_epsilon_and_plots_both_runs(workshop):
     assert 0.85 <= accuracy < 0.89
 
     shown = odp_task("metrics", "runs/plain", "runs/digits", "--plot", "digits.svg", "--json", cwd=workshop)
-    runs = {run["run"]: run["rounds"] for run in json.loads(shown.stdout)}
+    runs = {run["run"]: run["rounds"] for run in json.loads(shown.stdout)["runs"]}
     assert set(runs) == {"plain task 1", "plain task 2", "digits task 1", "digits task 2"}
     assert runs["plain task 2"]["7"]["server/eval/sparse_categorical_accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert f"train/loss {runs['digits task 1']['30']['server/client_work/train/loss']:.6g}" in private.stdout

@@ -57,7 +57,7 @@ def test_the_models_bucket_is_read_and_plotted(emulator, tmp_path):
     command = [ODP_TASK, "metrics", "gs://model", "--population_name", "digits", "--plot", tmp_path / "m.svg", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [
+    assert json.loads(done.stdout)["runs"] == [
         {"run": "digits task 1", "rounds": {str(number): values for number, values in ROUNDS.items()}}
     ]
     assert (tmp_path / "m.svg").read_text().count('<g id="axes_') == 2

@@ -140,7 +140,7 @@ def check_command(files: tuple[pathlib.Path, ...], last_sync_token: Optional[int
     """
     problems = check_files(files, last_sync_token=last_sync_token)
     if json_mode:
-        output.print_json([dataclasses.asdict(problem) for problem in problems])
+        output.print_json({"problems": [dataclasses.asdict(problem) for problem in problems]})
     else:
         for problem in problems:
             output.show(str(problem))

@@ -105,7 +105,7 @@ def partition_command(
         stage=output.stage,
     )
     if json_mode:
-        output.print_json([dataclasses.asdict(description) for description in parts.values()])
+        output.print_json({"parts": [dataclasses.asdict(description) for description in parts.values()]})
         return
     output.show("\n\n".join(_text(description) for description in parts.values()))
 

@@ -32,7 +32,7 @@ def command(left: pathlib.Path, right: pathlib.Path, exit_code: bool, json_mode:
     with output.stage("comparing"):
         differences = diff(left, right)
     if json_mode:
-        output.print_json([dataclasses.asdict(difference) for difference in differences])
+        output.print_json({"differences": [dataclasses.asdict(difference) for difference in differences]})
     else:
         output.show(differences_text(differences))
     return errors.ArtifactError.exit_code if differences and exit_code else errors.EXIT_OK

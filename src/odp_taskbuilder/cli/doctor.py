@@ -20,7 +20,7 @@ def command(json_mode: bool) -> int:
 
     Ends with 0 if tasks can be built here, and with 2 if not. Nothing is changed, and no network is used.
     """
-    with output.Progress().stage("looking at this machine"):
+    with output.every_stage("looking at this machine"):
         diagnosis = diagnose()
     if json_mode:
         output.print_json(diagnosis.to_document())

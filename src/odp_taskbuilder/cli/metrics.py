@@ -72,6 +72,6 @@ def command(
     if logdir is not None:
         write_summaries(runs, logdir)
     if json_mode:
-        output.print_json([{"run": run.name, "rounds": run.rounds} for run in runs])
+        output.print_json({"runs": [{"run": run.name, "rounds": run.rounds} for run in runs]})
         return
     output.show("\n\n".join(format_run(run) for run in shown))

@@ -38,7 +38,7 @@ def command(example: str, directory: pathlib.Path) -> None:
     digits is a small network on 8 x 8 pixels, with client data to simulate on. emnist_cnn is the convolutional network that guides
     on federated learning use; its model is made by its program, which takes TensorFlow's half minute. Prints the next commands.
     """
-    written = write_example(example, directory, stage=output.Progress().stage)
+    written = write_example(example, directory, stage=output.every_stage)
     output.note(f"Wrote {', '.join(map(str, written))} to {directory}. Next:")
     place = shlex.quote(str(directory))
     output.show(_NEXT[example].format(directory=place, model=shlex.quote(str(directory / "saved_model"))))

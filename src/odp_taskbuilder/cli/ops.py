@@ -73,7 +73,7 @@ def command(
             network=network,
         )
     if json_mode:
-        output.print_json(client_ops_document(graphs, min_module_version))
+        output.print_json({"graphs": client_ops_document(graphs, min_module_version)})
     else:
         output.show(client_ops_text(graphs, min_module_version))
     unsupported = any(graph.ops.unsupported(min_module_version) for graph in graphs)

@@ -16,13 +16,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
 import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import plain_text, redaction
+from odp_taskbuilder.cli.json_documents import SCHEMA_VERSION
 
 # What our own texts are laid out with.
 _LAYOUT = "\n\t"
@@ -73,9 +74,9 @@ def show(text: str, *, end: str = "\n") -> None:
     _echo(plain_text.escaped(redaction.redact(text), keep=_LAYOUT) + end, err=False, nl=False)
 
 
-def print_json(document: Any) -> None:
-    """Prints one JSON document on stdout. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
-    document = redaction.redact_document(_finite(document))
+def print_json(document: Mapping[str, Any]) -> None:
+    """Prints one JSON document on stdout, as json_documents.py describes them. Numbers that JSON lacks become strings, as in proto JSON: "Infinity", "NaN"."""
+    document = redaction.redact_document(_finite({"schema_version": SCHEMA_VERSION, **document}))
     text = plain_text.escaped_json(json.dumps(document, indent=2, ensure_ascii=False))
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

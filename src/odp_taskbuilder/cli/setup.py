@@ -21,5 +21,5 @@ def command(with_tff_runtime: bool) -> None:
     with odp-task. TFF's own runtime, which only `simulate --engine tff` starts, is left out. What is there already stays; a setup
     that was interrupted is completed by the next one.
     """
-    installed = set_up(with_tff_runtime=with_tff_runtime, stage=output.Progress().stage)
+    installed = set_up(with_tff_runtime=with_tff_runtime, stage=output.every_stage)
     output.show(f"Set up: {', '.join(installed)}." if installed else "Everything is set up already.")

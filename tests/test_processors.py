@@ -38,16 +38,25 @@ os._exit(0)  # TFF's executors print a traceback when Python winds down
 """
 
 
-@pytest.fixture(scope="module")
-def configs(tmp_path_factory) -> pathlib.Path:
-    directory = tmp_path_factory.mktemp("configs")
+def write_configs(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+    """A calibrated config of each kind of aggregator."""
+    directory.mkdir(exist_ok=True)
+    written = {}
     text = (DIGITS / "train.pbtxt").read_text()
     for kind, changes in KINDS.items():
         changed = text.replace("FIXED_GAUSSIAN", kind)
         for old, new in changes:
             assert old in changed
             changed = changed.replace(old, new)
-        (directory / f"{kind}.pbtxt").write_text(changed)
+        written[kind] = directory / f"{kind}.pbtxt"
+        written[kind].write_text(changed)
+    return written
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("configs")
+    write_configs(directory)
     return directory
 
 

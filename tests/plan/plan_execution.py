@@ -211,6 +211,11 @@ class Deployment:
             tiny_models.write_client(client, self._clients[-1])
 
     @property
+    def client_examples(self) -> tuple[pathlib.Path, ...]:
+        """The file of each client's examples."""
+        return tuple(self._clients)
+
+    @property
     def ops(self) -> OpsReport:
         return ops_report(self.plan.client_tflite_graph_bytes)
 

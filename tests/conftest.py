@@ -14,6 +14,21 @@ GOLDEN = ROOT.parent / "shared" / "golden"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path_factory, monkeypatch):
+    """What a test builds, no other test gets from a cache; nor does it leave anything in the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fresh_session_cache(tmp_path_factory):
+    """The same for fixtures that live longer."""
+    keep = pytest.MonkeyPatch()
+    keep.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    yield
+    keep.undo()
+
+
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also run the long forms of promises (thousands of cases)")
 

@@ -7,11 +7,13 @@ print(result.directory, result.report)
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import pathlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from google.protobuf import text_format
 
@@ -20,10 +22,11 @@ from odp_taskbuilder.artifacts import coded_tensors, directory, manifest, phone_
 from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
 from odp_taskbuilder.base.stages import Stage, unannounced
-from odp_taskbuilder.build_request import DEFAULT_OUTPUT, Path, check_request, input_digests
+from odp_taskbuilder.build_cache import BuildCache, BuiltFacts
+from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
-from odp_taskbuilder.config.spec import TaskSpec
+from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime
@@ -70,7 +73,11 @@ class BuiltTasks:
 
 @dataclasses.dataclass(frozen=True)
 class BuildResult:
-    """A build whose artifacts are in `directory`, and at `uploaded` where the config names destinations in artifact-only mode."""
+    """A build whose artifacts are in `directory`, and at `uploaded` where the config names destinations in artifact-only mode.
+
+    Attributes:
+      from_cache: they were built before, from the same inputs.
+    """
 
     spec: TaskSpec
     budget: PrivacyBudget
@@ -79,6 +86,20 @@ class BuildResult:
     directory: pathlib.Path
     manifest: manifest.Manifest
     uploaded: tuple[str, ...] = ()
+    from_cache: bool = False
+
+
+class BuildMemory:
+    """What builds of one process can use again: models and the graphs made of them. It holds them as long as it lives."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` yields, or yielded for the same key before."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def build(
@@ -90,6 +111,7 @@ def build(
     overwrite: bool = False,
     stage: Stage = unannounced,
     network: deadlines.Network = deadlines.Network(),
+    cache: Optional[BuildCache] = None,
 ) -> BuildResult:
     """Builds the tasks of a config and writes their artifacts to `output/<population>/`, completely or not at all.
 
@@ -101,13 +123,44 @@ def build(
       overwrite: replace a destination that is not a former output.
       stage: called with the name of each stage, whose result is entered while the stage runs.
       network: how patient to be, each time, with reading the config, reading the model and uploading, where these are at URLs.
+      cache: take the artifacts from here where they were built before, and keep them here.
 
     Raises:
       errors.OdpTaskError: see the subclasses for what can be wrong. Nothing was written then, unless an upload failed.
     """
     request = check_request(task_config, output, options, overwrite=overwrite, network=network)
+    return build_requested(request, saved_model, stage=stage, network=network, cache=cache)
+
+
+def build_requested(
+    request: BuildRequest,
+    saved_model: Path,
+    *,
+    stage: Stage = unannounced,
+    network: deadlines.Network = deadlines.Network(),
+    cache: Optional[BuildCache] = None,
+    memory: Optional[BuildMemory] = None,
+) -> BuildResult:
+    """Builds what was checked; arguments and errors as for `build`.
+
+    Args:
+      memory: of the builds before this one, for models and graphs that are needed again.
+    """
+    overwrite = request.overwrite
     with inputs.local_model(saved_model, stage, network) as model:
-        built = build_tasks(model, request.task_config, request.options, spec=request.spec, stage=stage)
+        key = None
+        if cache is not None:
+            with stage("looking for a former build"):
+                key = cache.key(model, request.task_config, request.spec, request.options)
+                found = key and cache.take(key, request.destination, overwrite=overwrite)
+            if found:
+                facts, written = found
+                spec = dataclasses.replace(request.spec, notices=facts.notices)
+                uploaded = request.upload(stage)
+                return BuildResult(
+                    spec, facts.budget, facts.report, facts.task_group, request.destination, written, uploaded, from_cache=True
+                )
+        built = build_tasks(model, request.task_config, request.options, spec=request.spec, memory=memory, stage=stage)
         with stage("writing artifacts"):
             written = directory.save(
                 built.artifacts,
@@ -119,6 +172,9 @@ def build(
                 compression=request.options.compression,
                 overwrite=overwrite,
             )
+    if key is not None:
+        facts = BuiltFacts(built.spec.notices, built.budget, built.report, built.task_group)
+        cache.keep(key, request.destination, facts)
     uploaded = request.upload(stage)
     return BuildResult(built.spec, built.budget, built.report, built.task_group, request.destination, written, uploaded)
 
@@ -131,6 +187,7 @@ def build_tasks(
     spec: Optional[TaskSpec] = None,
     digests: Optional[Mapping[str, str]] = None,
     allowlist: Optional[Allowlist] = None,
+    memory: Optional[BuildMemory] = None,
     stage: Stage = unannounced,
 ) -> BuiltTasks:
     """Builds the tasks of a config without writing anything.
@@ -139,11 +196,13 @@ def build_tasks(
       spec: what the config resolves to with `options.resolve`, where that is known.
       digests: of model and config (artifacts.manifest), where they are known.
       allowlist: the ops that phones have, which stay as they are; the built-in list unless given.
+      memory: as for `build_requested`.
 
     Raises:
       errors.OdpTaskError: as `build`.
     """
     installation.require_tff()
+    memory = memory or BuildMemory()
     spec = spec or resolve(task_config, options.resolve)
     # What is cheap goes first: a model that does not fit is told before anybody waits for the accounting.
     if not options.trust_model:
@@ -163,20 +222,30 @@ def build_tasks(
         from odp_taskbuilder.model import load
         from odp_taskbuilder.plan import initial_state
         from odp_taskbuilder.retracing import retrace_model
+    files = tuple(item for item in sorted(digests.items()) if item[0] != "task_config") or (os.fspath(saved_model),)
     with stage("loading the model"):
-        loaded_model = load.load_model(saved_model)
+        loaded_model = memory.once(("loaded", files), lambda: load.load_model(saved_model))
         limits.check_sizes(loaded_model, spec)
         model_checks.check_weights(loaded_model)
         with task_config.located():
             parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
+    # What graphs are made from. Of everything else they see nothing, so it may differ from one to the next.
+    graph_spec, graph_budget, graph_options = _graph_values(spec, budget, options)
+    graphs = (files, graph_spec, graph_budget, graph_options, id(allowlist))
     with stage("composing the learning process"):
         loops: tuple[RetracedLoop, ...] = ()
         if not options.keep_ops:
-            loaded_model, loops = retrace_model(loaded_model)
-        model = training.with_metrics(loaded_model, spec.learning.metrics)
-        model_checks.check_loss(model)
-        metrics.check_fit(model, spec.learning.metrics, task_config)
-        process = training.training_process(model, spec, budget, options.compression)
+            loaded_model, loops = memory.once(("retraced", files), lambda: retrace_model(loaded_model))
+
+        def checked_model() -> tff.learning.models.FunctionalModel:
+            model = training.with_metrics(loaded_model, spec.learning.metrics)
+            model_checks.check_loss(model)
+            metrics.check_fit(model, spec.learning.metrics, task_config)
+            return model
+
+        model = memory.once(("model", files, options.keep_ops, spec.learning.metrics), checked_model)
+        compose = functools.partial(training.training_process, model, graph_spec, graph_budget, graph_options.compression)
+        process = memory.once(("process", graphs), compose)
         state_type = process.initialize.type_signature.result.member
 
     group = task_builder_pb2.TaskGroup()
@@ -185,7 +254,9 @@ def build_tasks(
     if spec.mode.trains:
         with stage("building the training plan"):
             uri = spec.training.example_selector_uri
-            built, version = _build_plan(process.next, parser, spec, uri, options, allowlist, loops)
+            build_plan = functools.partial(_build_plan, process.next, parser, graph_spec, uri, graph_options, allowlist)
+            built = memory.once(("plan", graphs, spec.label_name, uri), build_plan)
+            version = _check_plan(built, options, loops)
         plans[""] = built
         task = tasks.make_task(spec, evaluation=False, artifact_only=options.artifact_only, min_client_version=version)
         group.training_task.CopyFrom(task)
@@ -193,9 +264,14 @@ def build_tasks(
         train_artifacts = _task_artifacts(built.plan, write, task)
     if spec.mode.evaluates:
         with stage("building the evaluation plan"):
-            computation = evaluation.evaluation_computation(model, state_type, options.compression)
             uri = spec.evaluation.rounds.example_selector_uri
-            built, version = _build_plan(computation, parser, spec, uri, options, allowlist, loops)
+
+            def build_evaluation() -> builder.BuiltPlan:
+                computation = evaluation.evaluation_computation(model, state_type, graph_options.compression)
+                return _build_plan(computation, parser, graph_spec, uri, graph_options, allowlist)
+
+            built = memory.once(("evaluation plan", graphs, spec.label_name, uri), build_evaluation)
+            version = _check_plan(built, options, loops)
         plans["eval_"] = built
         task = tasks.make_task(spec, evaluation=True, artifact_only=options.artifact_only, min_client_version=version)
         group.eval_task.CopyFrom(task)
@@ -212,6 +288,41 @@ def build_tasks(
     return BuiltTasks(spec, budget, artifacts, report, group, ops, digests, originals, loops)
 
 
+def _graph_values(
+    spec: TaskSpec, budget: PrivacyBudget, options: BuildOptions
+) -> tuple[TaskSpec, PrivacyBudget, BuildOptions]:
+    """Spec, budget and options without what no graph depends on."""
+    privacy = dataclasses.replace(
+        spec.privacy, skip_check=False, noise_multiplier=None, target_epsilon=0, delta=0, rounds=1, minimum_separation=1, population=1
+    )
+    spec = dataclasses.replace(
+        spec,
+        population_name="",
+        label_name=None,
+        num_rounds=1,
+        eligibility=None,
+        training=None,
+        evaluation=None,
+        privacy=dataclasses.replace(privacy, rounds_per_day=1),
+        origins=None,
+        notices=(),
+    )
+    budget = dataclasses.replace(
+        budget, epsilon=0, delta=0, target_epsilon=0, rounds=1, population=1, sampling_rate=None, contributions_per_client=1
+    )
+    texts = {"meant_for": "", "accountant": "", "assumptions": ()}
+    options = dataclasses.replace(
+        options,
+        resolve=ResolveOptions(),
+        skip_flex_ops_check=False,
+        trust_model=False,
+        artifact_only=False,
+        max_client_checkpoint_bytes=None,
+        allow_runtime=None,
+    )
+    return spec, dataclasses.replace(budget, rounds_per_day=None, calibrated=False, **texts), options
+
+
 def _build_plan(
     next_computation: tff.Computation,
     parser: ExampleParser,
@@ -219,13 +330,11 @@ def _build_plan(
     selector_uri: str,
     options: BuildOptions,
     allowlist: Optional[Allowlist],
-    loops: Sequence[RetracedLoop],
-) -> tuple[builder.BuiltPlan, Optional[str]]:
-    """Returns the plan and the module version that its ops need (None when that was not checked)."""
+) -> builder.BuiltPlan:
     from odp_taskbuilder.plan import builder, client
 
     source = client.DataSource(parser, spec.dataset, plan_pb2.ExampleSelector(collection_uri=selector_uri))
-    built = builder.build_plan(
+    return builder.build_plan(
         next_computation,
         source,
         spec.form,
@@ -233,10 +342,14 @@ def _build_plan(
         allowlist=allowlist,
         keep_node_names=options.keep_node_names,
     )
+
+
+def _check_plan(built: builder.BuiltPlan, options: BuildOptions, loops: Sequence[RetracedLoop]) -> Optional[str]:
+    """The module version that a plan's ops need; None when that is not checked. Raises errors.UnsupportedOpsError."""
     if options.skip_flex_ops_check:
-        return built, None
+        return None
     try:
-        return built, check_ops(built.ops)
+        return check_ops(built.ops)
     except errors.UnsupportedOpsError as error:
         kept = [f"{loop.name} stays as it is: {loop.reason}." for loop in loops if loop.form == "kept"]
         error.next_step = "\n".join(filter(None, [*kept, error.next_step]))

@@ -68,7 +68,13 @@ def check_request(
 ) -> BuildRequest:
     """Reads and resolves the config of a build and checks its destination; arguments and errors as for `build`."""
     installation.require_tff()
-    loaded = inputs.read_config(task_config, network)
+    return check_config(inputs.read_config(task_config, network), output, options, overwrite=overwrite, network=network)
+
+
+def check_config(
+    loaded: LoadedConfig, output: Path, options: BuildOptions, *, overwrite: bool, network: deadlines.Network
+) -> BuildRequest:
+    """The same for a config that was read."""
     has_destinations = options.artifact_only and bool(tasks.destinations(loaded.config))
     if has_destinations:
         options = dataclasses.replace(options, resolve=dataclasses.replace(options.resolve, require_artifact_urls=True))

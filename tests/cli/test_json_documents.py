@@ -77,6 +77,14 @@ def test_errors_are_as_described(places, capsys):
         assert document["error"]["exit_code"] == code
 
 
+def test_several_builds_are_as_described(places, capsys):
+    bad = ["--task_config", str(places / "bad.pbtxt")]
+    assert run(["build", "--saved_model", "x", *bad, *bad, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert list(json_documents.misfits("build", document)) == []
+    assert [build["exit_code"] for build in document["builds"]] == [3, 3]
+
+
 def test_a_simulation_is_as_described(monkeypatch):
     task = TaskSummary(3, {"server/client_work/train/loss": 1.0}, Communication(1, 2))
     spent = SpentPrivacy(1.0, "for a stated population of 9 devices", 2.0, 5, 1e-6, 3, ("One.",))

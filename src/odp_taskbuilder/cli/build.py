@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 import click
 from click.core import ParameterSource
 from google.protobuf import json_format, text_format
 
-from odp_taskbuilder import build_request, errors
+from odp_taskbuilder import build_request, errors, many_builds
 from odp_taskbuilder.build import BuildResult
 from odp_taskbuilder.build import build as build_here
+from odp_taskbuilder.build_cache import BuildCache
 from odp_taskbuilder.cli import network_options, options, output
 from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.compression import Compression
+from odp_taskbuilder.config.load import config_places
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
 
 # What only a build in this process heeds, by the names of the parameters below.
@@ -33,6 +36,10 @@ _LOCAL_OPTIONS = (
     "compress_model",
     "compress_above",
     "compress_evaluation",
+    "sweeps",
+    "fail_fast",
+    "jobs",
+    "no_cache",
 )
 
 
@@ -41,8 +48,25 @@ _LOCAL_OPTIONS = (
     "--saved_model", type=options.PATH_OR_URL, required=True, help="FunctionalModel, as save_functional_model wrote it: a directory or gs:// URL."
 )
 @click.option(
-    "--task_config", type=options.PATH_OR_URL, required=True, help="Task config, text proto or JSON: a file, a gs:// URL, or - for standard input."
+    "--task_config",
+    "task_configs",
+    type=options.PATH_OR_URL,
+    required=True,
+    multiple=True,
+    help="Task config, text proto or JSON: a file, a gs:// URL, or - for standard input. May be given several times, and be a pattern "
+    "('configs/*.pbtxt').",
 )
+@click.option(
+    "--sweep",
+    "sweeps",
+    metavar="FIELD=VALUE,...",
+    multiple=True,
+    help="Build the config once with each value of a field; several sweeps make every combination. Each build goes into "
+    "<output>/<field>=<value>,.../<population>/.",
+)
+@click.option("--fail_fast", is_flag=True, help="Of several builds, try none after one that failed.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Of several builds, so many at a time, each in a process.")
+@click.option("--no_cache", is_flag=True, help="Build also what was built before, and keep nothing of it.")
 @click.option(
     "--output",
     "output_directory",
@@ -81,7 +105,11 @@ _LOCAL_OPTIONS = (
 @options.json_option
 def command(
     saved_model: str,
-    task_config: str,
+    task_configs: tuple[str, ...],
+    sweeps: tuple[str, ...],
+    fail_fast: bool,
+    jobs: int,
+    no_cache: bool,
     output_directory: str,
     overwrite: bool,
     population_name: Optional[str],
@@ -103,12 +131,13 @@ def command(
     impersonate_service_account: Optional[str],
     network: Any,
     json_mode: bool,
-) -> None:
+) -> int:
     """Build the artifacts of a task.
 
     \b
     Example:
       odp-task build --saved_model saved_model --task_config task_config.pbtxt
+      odp-task build --saved_model saved_model --task_config task_config.pbtxt --sweep noise_multiplier=0.5,1 --sweep use_daf=false,true
 
     Writes the plan for the server, the plan that phones download, the initial checkpoint, the task, a report and a manifest with
     digests into <output>/<population>/, all of them or none. With --task_builder_server nothing is written here: the server
@@ -133,33 +162,79 @@ def command(
     )
     if task_builder_server:
         _refuse_options_without_effect()
+        if len(task_configs) > 1:
+            raise errors.UsageError("A task builder server takes one --task_config at a time.")
         _build_remotely(
             task_builder_server,
             saved_model,
-            task_config,
+            task_configs[0],
             build_options,
             api_key,
             impersonate_service_account,
             network,
             json_mode,
         )
-        return
+        return errors.EXIT_OK
     if trust_model:
         options.note_trusted_model("with the rights of the sandbox" if sandbox else "with your rights")
-    build = _sandboxed_build() if sandbox else build_here
-    result = build(
-        saved_model,
-        task_config,
-        output_directory,
-        build_options,
-        overwrite=overwrite,
-        stage=output.every_stage,
-        network=network,
-    )
+    is_one = len(task_configs) == 1 and not sweeps and config_places(task_configs) == list(task_configs)
+    if sandbox and not is_one:
+        raise errors.UsageError("--sandbox builds one config at a time.", next_step="Run a command for each.")
+    stage = output.every_stage
+    if not is_one:
+        outcomes = many_builds.build_many(
+            saved_model,
+            task_configs,
+            output_directory,
+            build_options,
+            sweeps=sweeps,
+            overwrite=overwrite,
+            fail_fast=fail_fast,
+            jobs=jobs,
+            use_cache=not no_cache,
+            stage=stage,
+            network=network,
+            on_notice=output.note,
+        )
+        return _show_outcomes(outcomes, json_mode)
+    if sandbox:
+        result = _sandboxed_build()(
+            saved_model, task_configs[0], output_directory, build_options, overwrite=overwrite, stage=stage, network=network
+        )
+    else:
+        cache = None if no_cache else BuildCache()
+        result = build_here(
+            saved_model, task_configs[0], output_directory, build_options, overwrite=overwrite, stage=stage, network=network, cache=cache
+        )
+        for notice in cache.notices if cache is not None else ():
+            output.note(notice)
     if json_mode:
         output.print_json(_document(result))
     else:
         _print_text(result)
+    return errors.EXIT_OK
+
+
+def _show_outcomes(outcomes: Iterable[many_builds.BuildOutcome], json_mode: bool) -> int:
+    """Shows what became of several builds; returns the exit code, that of the first that failed."""
+    documents, exit_code, built = [], errors.EXIT_OK, 0
+    for outcome in outcomes:
+        document: dict[str, Any] = {"task_config": outcome.source, "sweep": dict(outcome.settings), "ok": outcome.error is None}
+        if outcome.error is None:
+            built += 1
+            document.update(_document(outcome.result))
+            output.note(f"{outcome.name}: {outcome.result.directory}{' (built before)' if outcome.result.from_cache else ''}")
+        else:
+            document.update(error=str(outcome.error), exit_code=outcome.error.exit_code)
+            exit_code = exit_code or outcome.error.exit_code
+            output.note(f"{outcome.name}: failed\n{outcome.error}")
+        documents.append(document)
+    if json_mode:
+        output.print_json({"builds": documents})
+    else:
+        output.show("\n".join(document["directory"] for document in documents if document["ok"]))
+        output.note(f"{built} of {len(documents)} builds succeeded")
+    return exit_code
 
 
 def _refuse_options_without_effect() -> None:
@@ -215,6 +290,7 @@ def _document(result: BuildResult) -> dict[str, Any]:
     to_dict = {"preserving_proto_field_name": True}
     document = {
         "directory": str(result.directory),
+        "from_cache": result.from_cache,
         "files": {name: vars(digest) for name, digest in result.manifest.files.items()},
         "uploaded": list(result.uploaded),
         "task_report": json_format.MessageToDict(result.report, **to_dict),
@@ -232,7 +308,8 @@ def _document(result: BuildResult) -> dict[str, Any]:
 
 
 def _print_text(result: BuildResult) -> None:
-    output.note(f"Success! The artifacts are in {result.directory}:")
+    built_before = " They were built before, from the same inputs; --no_cache builds them again." if result.from_cache else ""
+    output.note(f"Success! The artifacts are in {result.directory}:{built_before}")
     for name, digest in sorted(result.manifest.files.items()):
         output.note(f"  {name:32} {digest.size:>12,} bytes")
     for url in result.uploaded:

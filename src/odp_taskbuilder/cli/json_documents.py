@@ -78,6 +78,22 @@ def _below(path: str, fields: Mapping[str, str]) -> dict[str, str]:
     return {f"{path}.{name}": text for name, text in fields.items()}
 
 
+_BUILD = {
+    "directory": "text: where the artifacts are",
+    "from_cache": "boolean: built before, from the same inputs",
+    "files.*.sha256": "text: in hexadecimal digits",
+    "files.*.crc32c": "text: in base64, as Cloud Storage shows it",
+    "files.*.size": "integer: bytes",
+    "uploaded[]": "text: URLs that the artifacts were uploaded to",
+    "task_report": "object: the TaskReport in proto JSON, its fields spelt as in report.pbtxt",
+    "task_group": "object: the TaskGroup in proto JSON: training_task and eval_task, as in task.pbtxt",
+    "notices[]": "text: what was decided for you",
+    "warnings[].path": "text: field of the config",
+    "warnings[].message": "text: what is rarely meant about it",
+    "privacy": "object: what the training spends; absent for a task that does not train",
+    **_below("privacy", {**_BUDGET, "clip_norm": "null|number: L2 clip of the updates; null without an aggregator"}),
+}
+
 # Command -> path -> "type: meaning".
 DOCUMENTS: dict[str, dict[str, str]] = {
     "android app": {
@@ -93,18 +109,14 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "problems[].fix": "text: what to do",
     },
     "build": {
-        "directory": "text: where the artifacts are",
-        "files.*.sha256": "text: in hexadecimal digits",
-        "files.*.crc32c": "text: in base64, as Cloud Storage shows it",
-        "files.*.size": "integer: bytes",
-        "uploaded[]": "text: URLs that the artifacts were uploaded to",
-        "task_report": "object: the TaskReport in proto JSON, its fields spelt as in report.pbtxt",
-        "task_group": "object: the TaskGroup in proto JSON: training_task and eval_task, as in task.pbtxt",
-        "notices[]": "text: what was decided for you",
-        "warnings[].path": "text: field of the config",
-        "warnings[].message": "text: what is rarely meant about it",
-        "privacy": "object: what the training spends; absent for a task that does not train",
-        **_below("privacy", {**_BUDGET, "clip_norm": "null|number: L2 clip of the updates; null without an aggregator"}),
+        **_BUILD,
+        "builds[]": "object: of several configs or a sweep, in place of all other fields: one of each build, with the fields above if it succeeded",
+        "builds[].task_config": "text: as given",
+        "builds[].sweep.*": "text: field -> the value that this build has",
+        "builds[].ok": "boolean: it succeeded",
+        "builds[].error": "text: what is wrong; absent if it succeeded",
+        "builds[].exit_code": "integer: of a command that builds only this; absent if it succeeded",
+        **_below("builds[]", _BUILD),
     },
     "data describe": _DATA,
     "data partition": _below("parts[]", _DATA),

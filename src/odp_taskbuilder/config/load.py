@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +75,15 @@ class LoadedConfig:
         except errors.ConfigError as error:
             problems = [self.problem(problem.path, problem.message, problem.suggestion) for problem in error.problems]
             raise errors.ConfigError(problems, source=self.source) from error
+
+
+def config_places(patterns: Sequence[Union[str, os.PathLike]]) -> list[str]:
+    """The files that patterns with *, ? and ** name; what names none as it is, so that whoever reads it reports it."""
+    places = []
+    for pattern in map(os.fspath, patterns):
+        found = [] if pattern == "-" or os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        places += found or [pattern]
+    return places
 
 
 def load_config(path: Union[str, os.PathLike]) -> LoadedConfig:

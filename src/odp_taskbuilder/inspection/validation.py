@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
-import os
 from collections.abc import Sequence
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES
 from odp_taskbuilder.config import ConfigWarning, ResolveOptions, TaskSpec, load_config, resolve, warnings_for
-from odp_taskbuilder.config.load import STDIN
+from odp_taskbuilder.config.load import STDIN, config_places
 
 # Adds what phones may refuse of a model to the notices of a task.
 _Fit = Callable[[TaskSpec], TaskSpec]
@@ -65,14 +63,7 @@ def check_configs(
         fit = functools.partial(
             fitting_phones, saved_model=saved_model, max_client_checkpoint_bytes=max_client_checkpoint_bytes
         )
-    return [_check_config(path, options, fit) for pattern in paths for path in _matches(pattern)]
-
-
-def _matches(pattern: str) -> list[str]:
-    """The files that a pattern names; the pattern itself if there are none, so that the reader reports it."""
-    if pattern == "-" or os.path.exists(pattern):
-        return [pattern]
-    return sorted(glob.glob(pattern, recursive=True)) or [pattern]
+    return [_check_config(path, options, fit) for path in config_places(paths)]
 
 
 def _check_config(path: str, options: ResolveOptions, fit: _Fit) -> ConfigCheck:

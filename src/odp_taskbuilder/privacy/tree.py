@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from dp_accounting import NeighboringRelation, SingleEpochTreeAggregationDpEvent
-from dp_accounting.rdp import RdpAccountant
-
 from odp_taskbuilder.privacy.calibration import Calibration, smallest_noise
 
 
@@ -45,6 +42,10 @@ class TreeAggregation:
 
     def epsilon(self, noise_multiplier: float) -> float:
         """An upper bound of the epsilon that all rounds together spend, at a noise multiplier > 0. Takes milliseconds."""
+        # Imported here, as in gaussian.py.
+        from dp_accounting import NeighboringRelation, SingleEpochTreeAggregationDpEvent
+        from dp_accounting.rdp import RdpAccountant
+
         event = SingleEpochTreeAggregationDpEvent(noise_multiplier / self.contributions, [self.rounds])
         accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
         return float(accountant.compose(event).get_epsilon(self.delta))

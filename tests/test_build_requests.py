@@ -58,4 +58,4 @@ def test_a_report_without_dp_shows_neither_noise_nor_clip(tmp_path):
 
 def test_json_spells_infinity_as_protos_do(capsys):
     output.print_json({"epsilon": math.inf, "losses": [-math.inf, math.nan]})
-    assert capsys.readouterr().out.split() == '{ "epsilon": "Infinity", "losses": [ "-Infinity", "NaN" ] }'.split()
+    assert capsys.readouterr().out.split() == '{ "schema_version": 1, "epsilon": "Infinity", "losses": [ "-Infinity", "NaN" ] }'.split()

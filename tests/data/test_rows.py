@@ -19,6 +19,9 @@ from odp_taskbuilder.artifacts.example_format import (
 )
 from odp_taskbuilder.data import examples, rows, tfrecord
 
+# isort: split
+from tensorflow.core.example import example_pb2
+
 FORMAT = ExampleFormat(
     "a test",
     "somebody",
@@ -165,6 +168,24 @@ def test_what_is_decoded_encodes_to_the_same_bytes(tmp_path, example):
 
 def _plain(values):
     return np.where(np.isnan(values), np.float32(math.nan), values) if values.dtype == np.float32 else values
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 40])
+def test_the_bytes_are_those_of_tensorflow(size):
+    values = {
+        "b": np.arange(size, dtype=np.float32),
+        "a": np.arange(size) * -(2**40),
+        "": np.array([b"x"] * size + [None], dtype=object)[:-1],
+    }
+    example = example_pb2.Example()
+    for name, field in (("b", "float_list"), ("a", "int64_list"), ("", "bytes_list")):
+        target = getattr(example.features.feature[name], field)
+        target.SetInParent()
+        target.value.extend(values[name].tolist())
+    serialized = examples.encode(values)
+    assert serialized == example.SerializeToString(deterministic=True)
+    decoded = examples.decode(serialized)
+    assert {name: array.tolist() for name, array in decoded.items()} == {name: array.tolist() for name, array in values.items()}
 
 
 def test_examples_are_read_however_they_were_written(tmp_path):

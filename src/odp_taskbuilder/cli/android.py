@@ -20,7 +20,8 @@ class _AppUnlessNamed(click.Group):
     """A group whose arguments belong to its command `app` unless they begin with the name of another one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
+        # As everywhere, a dash may stand for an underscore.
+        if args and args[0].replace("-", "_") not in self.commands and args[0] not in self.get_help_option_names(ctx):
             args = ["app", *args]
         return super().parse_args(ctx, args)
 
@@ -191,7 +192,7 @@ def download_command(
         raise errors.StorageError(f"Cannot write {output_file}: {error.strerror}.") from error
 
 
-@command.command("serve-download")
+@command.command("serve_download")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="On 127.0.0.1; 0 takes a free one."

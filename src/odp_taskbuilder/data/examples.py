@@ -34,7 +34,9 @@ def encode(features: Mapping[str, np.ndarray]) -> bytes:
         kind = kind_of(values)
         feature = getattr(example.features.feature[name], _FIELDS[kind])
         if kind == "float32":
-            feature.MergeFromString(_float_list(values))
+            feature.MergeFromString(_float_list(values) if values.size else b"")
+            # A list without values is there all the same.
+            feature.SetInParent()
             continue
         flat = values.ravel().tolist()
         if kind == "string":

@@ -101,6 +101,14 @@ def check_destination(
             return
         if not path.is_dir():
             raise errors.StorageError(f"{path} exists and is not a directory", next_step="Choose another output directory.")
+        # As found where the file system ignores case (macOS): the output of another population.
+        names = os.listdir(path.parent)
+        other = next((name for name in names if name.casefold() == path.name.casefold()), None)
+        if path.name not in names and other is not None:
+            raise errors.StorageError(
+                f"{path} is {path.with_name(other)}: this file system ignores case, and populations differ by it.",
+                next_step="Choose another output directory, or another population name.",
+            )
         if overwrite:
             return
         foreign = set(os.listdir(path)) - (former_output or _former_output)(path)

@@ -255,6 +255,7 @@ def _refuse_options_without_effect() -> None:
 def _sandboxed_build() -> Callable[..., BuildResult]:
     from odp_taskbuilder import installation, sandbox, sandboxed_build
 
+    installation.require_sandbox()
     installation.require_tff()
     output.note("In the sandbox:")
     for protection in sandbox.available():

@@ -127,6 +127,7 @@ def command(
     from odp_taskbuilder.sandbox import SandboxLimits
     from odp_taskbuilder.server import access, build_service, serving
 
+    installation.require_sandbox()
     if build_function is None:
         installation.require_tff()
     _check_server(task_management_server)

@@ -7,6 +7,6 @@ Uses base/, sandbox/ and errors.py; support.py uses nothing, because scripts run
 config or a server do not belong here.
 """
 
-from odp_taskbuilder.installation.packages import has_tff_runtime, require_tff, require_tff_runtime
+from odp_taskbuilder.installation.packages import has_tff_runtime, require_sandbox, require_tff, require_tff_runtime
 
-__all__ = ["has_tff_runtime", "require_tff", "require_tff_runtime"]
+__all__ = ["has_tff_runtime", "require_sandbox", "require_tff", "require_tff_runtime"]

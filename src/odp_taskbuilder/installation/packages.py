@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import sys
 from typing import Optional
 
 from odp_taskbuilder import errors
@@ -101,6 +102,15 @@ def require_tff_runtime() -> None:
         raise errors.UsageError(
             f"TensorFlow Federated's own runtime is not installed: {cure}.",
             next_step="--engine local runs the artifacts themselves, as phones and servers do, and needs none.",
+        )
+
+
+def require_sandbox() -> None:
+    """Raises errors.UsageError on a system that a sandbox cannot be made on: it consists of what the Linux kernel has."""
+    if sys.platform != "linux":
+        raise errors.UsageError(
+            "Models of unknown origin are built on Linux only, whose kernel the sandbox is made of; "
+            "build your own with `odp-task build --trust_model`."
         )
 
 

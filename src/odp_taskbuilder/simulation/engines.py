@@ -250,7 +250,8 @@ def _make_worker(tasks: Mapping[int, DeployedTask], data: Mapping[int, str], scr
 def _make_compiled_worker(
     tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str, position: int
 ) -> CompiledWorker:
-    cores = sorted(os.sched_getaffinity(0))
+    # macOS has no way to say so.
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if num_workers <= len(cores):
         # The weights of a client stay in the caches of one core.
         os.sched_setaffinity(0, {cores[position]})

@@ -31,6 +31,8 @@ from odp_taskbuilder import errors
 
 # Imported before the first child is forked.
 _PRELOADED = ["odp_taskbuilder.simulation.worker"]
+# On macOS a process that uses its system's frameworks must not fork: children start anew there, which takes TensorFlow's ten seconds each.
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # Workers that die on the same job, before the job is given up.
 MAX_DEATHS = 3
 # They end the command, which ends its children; a terminal sends them to all of its processes.
@@ -62,14 +64,16 @@ class ChildProcesses:
           scratch: directory for what the children write to stdout and stderr. They remove it when the parent was killed.
           preload: more modules to import before the first child is forked; no use once there are children.
         """
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*_PRELOADED, *preload])
+        self._context = multiprocessing.get_context(START_METHOD)
+        if START_METHOD == "forkserver":
+            self._context.set_forkserver_preload([*_PRELOADED, *preload])
         self._make_handler = make_handler
         self._name = name
         self._scratch = scratch
         self._children: list[_Child] = []
-        with _signals_held_back():
-            multiprocessing.forkserver.ensure_running()
+        if START_METHOD == "forkserver":
+            with _signals_held_back():
+                multiprocessing.forkserver.ensure_running()
         try:
             for position in range(count):
                 self._children.append(self._start(position))

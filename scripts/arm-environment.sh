@@ -40,6 +40,8 @@ arm_environment() {
     arm_unpack_tff "$ARM_PACKAGES"
     cp requirements.lock "$ARM_PACKAGES/installed.lock"
   fi
+  # The source is used where it lies; what Python asks is whether the project is installed, and as which version.
+  cp -R .venv/lib/python3*/site-packages/odp_task-*.dist-info "$ARM_PACKAGES"
 }
 
 # arm_python ARGUMENTS: runs the emulated Python with the project's source and the packages. ARM_MORE_PACKAGES comes first on the path.

@@ -60,7 +60,7 @@ def check_files(paths: Sequence[Union[str, os.PathLike]], *, last_sync_token: Op
     """
     read = [_read(pathlib.Path(path)) for path in paths]
     settings: list[tuple[Places, list[_Service]]] = []
-    manifests: list[tuple[Places, list[_Service], Optional[Element]]] = []
+    manifests: list[tuple[Places, tuple[list[_Service], Optional[Element]]]] = []
     for places in read:
         if places.problems:
             continue
@@ -79,9 +79,10 @@ def check_files(paths: Sequence[Union[str, os.PathLike]], *, last_sync_token: Op
         if kind == _SETTINGS_ROOT:
             settings.append((places, _check_settings(places, root)))
         elif kind == _MANIFEST_ROOT:
-            manifests.append((places, *_check_manifest(places, root)))
+            manifests.append((places, _check_manifest(places, root)))
     if len(settings) == len(manifests) == 1:
-        _check_together(*settings[0], *manifests[0])
+        (named_in, named), (declared_in, (declared, prop)) = settings[0], manifests[0]
+        _check_together(named_in, named, declared_in, declared, prop)
     return [problem for places in read for problem in sorted(places.problems, key=lambda each: (each.line, each.column))]
 
 
@@ -104,7 +105,7 @@ def _read(path: pathlib.Path) -> Places:
 def _check_settings(places: Places, root: Element) -> list[_Service]:
     _check_attributes(places, root, ())
     _check_children(places, root, ("service",))
-    services = []
+    services: list[_Service] = []
     for service in root.children:
         if plain(service.tag) != "service" and meant(service.tag, ("service",)) is None:
             continue

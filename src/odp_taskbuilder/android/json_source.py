@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Optional
 
 from odp_taskbuilder.android.problems import Places

@@ -208,7 +208,9 @@ def _numbers(document: Any, path: pathlib.Path) -> np.ndarray:
 
 def _read_federated(data: ClientData) -> Pictures:
     """EMNIST of tff.simulation.datasets: pixels float32 [28, 28], 1 where the paper is empty, and label."""
-    pixels, classes, clients = [], [], []
+    pixels: list[np.ndarray] = []
+    classes: list[int] = []
+    clients: list[str] = []
     for client_id in data.client_ids:
         for serialized in data.examples(client_id):
             features = example_messages.decode(serialized)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,8 @@ def curve_point(curve: PrivacyCurve, value: float) -> CurvePoint:
     Raises:
       ConfigError: the value is out of range.
     """
-    at_value = dataclasses.replace(curve.spec, **{curve.variable.value: value})
+    changed: dict[str, Any] = {curve.variable.value: value}
+    at_value = dataclasses.replace(curve.spec, **changed)
     mechanism = mechanism_of(at_value)
     epsilon = mechanism.epsilon(at_value.noise_multiplier)
     return CurvePoint(value, stated_epsilon(epsilon, mechanism.digits, curve.spec.target_epsilon))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import mmap
 import os
 import pathlib
@@ -36,7 +37,7 @@ def attempts(port: int, outside: str, caller: int, key: str, memory_bytes: int, 
     return {
         "network": _is_prevented(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close()),
         "other sockets": _is_prevented(lambda: _connect_unix(f"{outside}/socket"))
-        and all(_is_prevented(lambda family=family: socket.socket(family, socket.SOCK_DGRAM).close()) for family in _OTHER_FAMILIES),
+        and all(_is_prevented(functools.partial(_open_socket, family)) for family in _OTHER_FAMILIES),
         "reading": _is_prevented(lambda: secret.read_bytes()),
         # Early versions of Landlock know nothing of truncation.
         "writing": _is_prevented(lambda: pathlib.Path(outside, "written").write_bytes(b""))
@@ -98,6 +99,10 @@ def _connect_unix(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)
+
+
+def _open_socket(family: int) -> None:
+    socket.socket(family, socket.SOCK_DGRAM).close()
 
 
 def _is_prevented(attempt: Callable[[], object]) -> bool:

@@ -46,6 +46,7 @@ _GROUPS = {
         "android": ("android", "Make and check what an app on phones needs to feed a task."),
         "data": ("data", "Make and describe the data of simulated clients."),
         "simulate": ("simulate", "Run the built tasks on simulated clients."),
+        "proxy": ("proxy", "Choose model and settings by cheap simulations that rank candidates as the full one does."),
         "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
     },
     "This installation": {

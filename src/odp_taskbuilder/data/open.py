@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data import hdf5, sqlite, table, tfrecord_directory
 from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.data.data_spec import DataSpec, parse_data_spec
 from odp_taskbuilder.data.mapped import MappedClientData
+from odp_taskbuilder.data.part import DataPart, PartOfClientData
 from odp_taskbuilder.data.synthetic import Feature, SyntheticClientData
 
 SYNTHETIC = "synthetic"
@@ -19,13 +20,13 @@ _SYNTHETIC_OPTIONS = ("clients", "examples", "classes", "seed")
 _MAX_SYNTHETIC = 10_000_000
 
 
-def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None) -> ClientData:
+def open_client_data(text: Union[str, DataPart], *, features: Optional[Sequence[Feature]] = None) -> ClientData:
     """Opens client data.
 
     Args:
       text: `PATH[?OPTION=VALUE&...]` (see data_spec), where the path is a directory of TFRecord files or a single one, a
         SQLite database of TFF or an .lzma of it, an HDF5 file, a CSV or Parquet table, or the word `synthetic`. The content
-        decides, not the suffix, where content can.
+        decides, not the suffix, where content can. Or a part of such data.
       features: what the plan parses; `synthetic` data is made to fit it.
 
     Raises:
@@ -33,6 +34,8 @@ def open_client_data(text: str, *, features: Optional[Sequence[Feature]] = None)
       UsageError: it is nothing of the above, its content is not what it should be, an option is missing, unknown or
         impossible, or it names a feature that the plan does not parse.
     """
+    if isinstance(text, DataPart):
+        return PartOfClientData(open_client_data(text.text, features=features), text)
     spec = parse_data_spec(text)
     if features is not None:
         spec.accept_features([feature.name for feature in features])

@@ -20,6 +20,7 @@ import tensorflow as tf
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.simulation.jobs import (
@@ -55,6 +56,8 @@ _TIMED_CLIENTS = 64
 
 Examples = tuple[np.ndarray, ...]
 Tensors = Mapping[str, np.ndarray]
+# The data argument and the client.
+_Key = tuple[Union[str, DataPart], str]
 
 
 class CompiledWorker:
@@ -90,7 +93,7 @@ class _CompiledTask:
       adds_up: whether the server plan's aggregation of two updates is that of their sum; None while nobody knows.
     """
 
-    def __init__(self, flatbuffer: bytes, data: str):
+    def __init__(self, flatbuffer: bytes, data: Union[str, DataPart]):
         self.data = data
         self.adds_up: Optional[bool] = None
         self.program: Optional[ClientProgram] = None
@@ -342,16 +345,16 @@ class _Cache:
     """Parsed examples by client, and how many of them are oversized: the clients that took part last."""
 
     def __init__(self) -> None:
-        self._entries: collections.OrderedDict[tuple[str, str], tuple[Examples, int]] = collections.OrderedDict()
+        self._entries: collections.OrderedDict[_Key, tuple[Examples, int]] = collections.OrderedDict()
         self._num_bytes = 0
 
-    def get(self, key: tuple[str, str]) -> Optional[tuple[Examples, int]]:
+    def get(self, key: _Key) -> Optional[tuple[Examples, int]]:
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key]
 
-    def put(self, key: tuple[str, str], examples: Examples, oversized: int) -> None:
+    def put(self, key: _Key, examples: Examples, oversized: int) -> None:
         # Of its own, not a view of all that were parsed at the time.
         examples = tuple(array.copy() for array in examples)
         self._entries[key] = (examples, oversized)

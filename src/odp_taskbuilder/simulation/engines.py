@@ -8,9 +8,10 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Callable, Protocol, Union
+from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ClientSession,
@@ -22,13 +23,16 @@ from odp_taskbuilder.simulation.jobs import (
     deal_evenly,
     gathered,
 )
-from odp_taskbuilder.simulation.processes import ChildProcesses
+from odp_taskbuilder.simulation.processes import ChildProcesses, StartProcesses
 from odp_taskbuilder.simulation.round_reports import CompiledShare
 from odp_taskbuilder.simulation.sampling import generator
 
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.compiled_worker import CompiledWorker
     from odp_taskbuilder.simulation.worker import ClientWorker
+
+# Data argument, or a part of it, of each task's clients.
+Data = Mapping[int, Union[str, DataPart]]
 
 # Clients of a round that run in both ways, of all workers together.
 _COMPARED_CLIENTS = 2
@@ -54,8 +58,15 @@ class Engine(Protocol):
 class LocalEngine:
     """Worker processes on this machine, each with TensorFlow Lite's interpreter."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: pathlib.Path):
-        self._processes = ChildProcesses(
+    def __init__(
+        self,
+        tasks: Mapping[int, DeployedTask],
+        data: Data,
+        num_workers: int,
+        scratch: pathlib.Path,
+        start_processes: StartProcesses = ChildProcesses,
+    ):
+        self._processes = start_processes(
             "worker", functools.partial(_make_worker, tasks, data, str(scratch)), num_workers, scratch
         )
 
@@ -83,12 +94,13 @@ class CompiledEngine:
     def __init__(
         self,
         tasks: Mapping[int, DeployedTask],
-        data: Mapping[int, str],
+        data: Data,
         num_workers: int,
         scratch: pathlib.Path,
         *,
         must_compile: bool,
         on_notice: Callable[[str], None],
+        start_processes: StartProcesses = ChildProcesses,
     ):
         """Starts the workers.
 
@@ -110,9 +122,11 @@ class CompiledEngine:
         # Whether a task runs compiled; it is not here before its first cohort.
         self._is_compiled: dict[int, bool] = {}
         self._cohorts = 0
-        self._processes = ChildProcesses(
+        # A process that is shared is not ours to pin to a core.
+        cores = num_workers if start_processes is ChildProcesses else None
+        self._processes = start_processes(
             "worker",
-            functools.partial(_make_compiled_worker, tasks, data, num_workers, str(scratch)),
+            functools.partial(_make_compiled_worker, tasks, data, cores, str(scratch)),
             num_workers,
             scratch,
             preload=("odp_taskbuilder.simulation.compiled_worker",),
@@ -213,12 +227,13 @@ def has_jax() -> bool:
 
 def make_auto_engine(
     tasks: Mapping[int, DeployedTask],
-    data: Mapping[int, str],
+    data: Data,
     num_workers: int,
     scratch: pathlib.Path,
     *,
     clients: int,
     on_notice: Callable[[str], None],
+    start_processes: StartProcesses = ChildProcesses,
 ) -> Union[LocalEngine, CompiledEngine]:
     """The engine that is likely to be done first: compiled, unless the run is short.
 
@@ -233,26 +248,26 @@ def make_auto_engine(
         reason = "JAX is not installed"
     if reason is not None:
         on_notice(f"clients run in the interpreter: {reason}")
-        return LocalEngine(tasks, data, num_workers, scratch)
-    return CompiledEngine(tasks, data, num_workers, scratch, must_compile=False, on_notice=on_notice)
+        return LocalEngine(tasks, data, num_workers, scratch, start_processes)
+    return CompiledEngine(tasks, data, num_workers, scratch, must_compile=False, on_notice=on_notice, start_processes=start_processes)
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms"
 
 
-def _make_worker(tasks: Mapping[int, DeployedTask], data: Mapping[int, str], scratch: str, position: int) -> ClientWorker:
+def _make_worker(tasks: Mapping[int, DeployedTask], data: Data, scratch: str, position: int) -> ClientWorker:
     from odp_taskbuilder.simulation.worker import ClientWorker
 
     return ClientWorker(WorkerSetup(tasks, data, str(_workers_directory(scratch, position))))
 
 
 def _make_compiled_worker(
-    tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str, position: int
+    tasks: Mapping[int, DeployedTask], data: Data, num_workers: Optional[int], scratch: str, position: int
 ) -> CompiledWorker:
     # macOS has no way to say so.
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    if num_workers <= len(cores):
+    if num_workers is not None and num_workers <= len(cores):
         # The weights of a client stay in the caches of one core.
         os.sched_setaffinity(0, {cores[position]})
     from odp_taskbuilder.simulation.compiled_worker import CompiledWorker

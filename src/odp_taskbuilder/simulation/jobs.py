@@ -9,10 +9,11 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.keyword_only import keyword_only
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.simulation.deployment import DeployedTask
 
 
@@ -22,12 +23,12 @@ class WorkerSetup:
 
     Attributes:
       tasks: by task id.
-      data: data argument (data.data_spec) of each task's clients, by task id.
+      data: data argument (data.data_spec), or a part of it, of each task's clients, by task id.
       scratch: directory for files that live as long as one client does; the worker's own.
     """
 
     tasks: Mapping[int, DeployedTask]
-    data: Mapping[int, str]
+    data: Mapping[int, Union[str, DataPart]]
     scratch: str
 
 

@@ -15,7 +15,7 @@ from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import TRAINING_TASK_ID, DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
 from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, WriteClientCheckpoint
-from odp_taskbuilder.simulation.processes import ChildProcesses
+from odp_taskbuilder.simulation.processes import ChildProcesses, StartProcesses
 from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.sampling import noise_seed
 
@@ -85,12 +85,19 @@ def require_checkpoint(path: pathlib.Path) -> None:
 class PlanRounds:
     """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], engine: Engine, scratch: pathlib.Path, options: RoundOptions):
+    def __init__(
+        self,
+        tasks: Mapping[int, DeployedTask],
+        engine: Engine,
+        scratch: pathlib.Path,
+        options: RoundOptions,
+        start_processes: StartProcesses = ChildProcesses,
+    ):
         self._tasks = tasks
         self._engine = engine
         self._scratch = scratch
         self._options = options
-        self._server = ChildProcesses("server", functools.partial(_make_server, tasks, options.noise_seed is not None), 1, scratch)
+        self._server = start_processes("server", functools.partial(_make_server, tasks, options.noise_seed is not None), 1, scratch)
 
     def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         client_checkpoint = self._scratch / "client_checkpoint"

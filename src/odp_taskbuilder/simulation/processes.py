@@ -39,6 +39,8 @@ MAX_DEATHS = 3
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Handler = Callable[[Any], Any]
+# What makes a ChildProcesses, or stands in for it.
+StartProcesses = Callable[..., Any]
 
 
 class ChildProcesses:
@@ -55,6 +57,7 @@ class ChildProcesses:
         scratch: pathlib.Path,
         *,
         preload: Sequence[str] = (),
+        give_up: Optional[Callable[[Any, str], Any]] = None,
     ):
         """Starts the children.
 
@@ -63,7 +66,9 @@ class ChildProcesses:
           make_handler: called in each child with its position; must be importable there, like every job and result.
           scratch: directory for what the children write to stdout and stderr. They remove it when the parent was killed.
           preload: more modules to import before the first child is forked; no use once there are children.
+          give_up: makes the result of a job that killed its children, from the job and the reason; by default `run` raises.
         """
+        self._give_up = give_up
         self._context = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             self._context.set_forkserver_preload([*_PRELOADED, *preload])
@@ -91,11 +96,18 @@ class ChildProcesses:
     def process_ids(self) -> list[int]:
         return [child.process.pid for child in self._children]
 
-    def run(self, jobs: Sequence[Any], *, children: Optional[Sequence[int]] = None) -> list[Any]:
+    def run(
+        self,
+        jobs: Sequence[Any],
+        *,
+        children: Optional[Sequence[int]] = None,
+        on_result: Callable[[Any], None] = lambda result: None,
+    ) -> list[Any]:
         """Does jobs, as many at a time as there are children.
 
         Args:
           children: position of the child that does each job; by default whichever is free.
+          on_result: called with each result as it comes.
 
         Returns:
           Their results in the order of the jobs.
@@ -128,14 +140,19 @@ class ChildProcesses:
                     outcome, value = self._children[position].connection.recv()
                 except (EOFError, OSError):
                     deaths[index] += 1
-                    self._replace(position, jobs[index], deaths[index])
-                    heapq.heappush(waiting[position], index)
-                    continue
+                    if self._give_up is None or deaths[index] < MAX_DEATHS:
+                        self._replace(position, jobs[index], deaths[index])
+                        heapq.heappush(waiting[position], index)
+                        continue
+                    reason = self._death(position, jobs[index], deaths[index])
+                    self._replace(position, jobs[index], deaths=0)
+                    outcome, value = "returned", self._give_up(jobs[index], reason)
                 if outcome == "raised":
                     failures[index] = value
                     needed = range(min(failures))
                 else:
                     results[index] = value
+                    on_result(value)
         if failures:
             raise failures[min(failures)]
         return [results[index] for index in range(len(jobs))]
@@ -156,14 +173,42 @@ class ChildProcesses:
         return _Child(process, connection, log)
 
     def _replace(self, position: int, job: Any, deaths: int) -> None:
+        self._children[position].end()
+        if deaths >= MAX_DEATHS:
+            raise errors.OdpTaskError(self._death(position, job, deaths))
+        self._children[position] = self._start(position)
+
+    def _death(self, position: int, job: Any, deaths: int) -> str:
         dead = self._children[position]
         dead.end()
-        if deaths >= MAX_DEATHS:
-            raise errors.OdpTaskError(
-                f"A worker process died {deaths} times ({_exit_reason(dead.process.exitcode)}) on {job!r}. "
-                f"Its last words: {dead.last_words()}"
-            )
-        self._children[position] = self._start(position)
+        reason = _exit_reason(dead.process.exitcode)
+        return f"A worker process died {deaths} times ({reason}) on {job!r}. Its last words: {dead.last_words()}"
+
+
+class ThisProcess:
+    """One child that is this process, for callers that are a worker process themselves: what a job raises is raised."""
+
+    def __init__(
+        self,
+        name: str,
+        make_handler: Callable[[int], Handler],
+        count: int,
+        scratch: pathlib.Path,
+        *,
+        preload: Sequence[str] = (),
+    ):
+        """As ChildProcesses, of which there is one whatever `count` says."""
+        self._make_handler = make_handler
+        self._handler: Optional[Handler] = None
+
+    def run(self, jobs: Sequence[Any], *, children: Optional[Sequence[int]] = None) -> list[Any]:
+        """Does jobs in their order."""
+        self._handler = self._handler or self._make_handler(0)
+        return [self._handler(job) for job in jobs]
+
+    def close(self) -> None:
+        """Forgets the handler."""
+        self._handler = None
 
 
 class _Child:
@@ -178,6 +223,8 @@ class _Child:
             self.connection.send(job)
 
     def end(self) -> None:
+        if self.connection.closed:
+            return
         # With what the child has started itself, as TFF's runtime and Ray do. It may not have its group yet.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -16,10 +16,11 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.private_directory import private_directory
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ClientSession,
@@ -41,7 +42,7 @@ class RayEngine:
     """Actors on a Ray cluster (engines.Engine): the one that RAY_ADDRESS names, otherwise one that lives as long as this
     object."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: pathlib.Path):
+    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], num_workers: int, scratch: pathlib.Path):
         """Starts the driver; the cluster starts with the first sessions.
 
         Raises:
@@ -65,22 +66,31 @@ class RayEngine:
         return self._processes.process_ids[0]
 
 
-class _Driver:
-    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str):
-        # Ray warns about a change of its defaults for accelerators, of which there are none here.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
+def start_ray(num_workers: int, scratch: str) -> Any:
+    """Connects to the cluster that RAY_ADDRESS names, or starts one of so many processors; returns the module `ray`.
 
-        self._ray = ray
-        if os.environ.get("RAY_ADDRESS"):
-            place: dict[str, Any] = {"address": os.environ["RAY_ADDRESS"]}
-        else:
-            # What Ray and its workers write goes when the run does. A cluster of our own must offer as many places as there
-            # are workers.
-            os.environ["TMPDIR"] = scratch
-            fits = len(os.fsencode(scratch)) <= _MAX_DIRECTORY_BYTES
-            place = {"num_cpus": num_workers, "_temp_dir": scratch if fits else _RAYS_OWN_DIRECTORY}
-        ray.init(**place, include_dashboard=False, log_to_driver=False, logging_level="error")
+    Args:
+      scratch: directory for what a cluster of our own writes.
+    """
+    # Ray warns about a change of its defaults for accelerators, of which there are none here.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        place: dict[str, Any] = {"address": os.environ["RAY_ADDRESS"]}
+    else:
+        # What Ray and its workers write goes when the run does. A cluster of our own must offer as many places as there
+        # are workers.
+        os.environ["TMPDIR"] = scratch
+        fits = len(os.fsencode(scratch)) <= _MAX_DIRECTORY_BYTES
+        place = {"num_cpus": num_workers, "_temp_dir": scratch if fits else _RAYS_OWN_DIRECTORY}
+    ray.init(**place, include_dashboard=False, log_to_driver=False, logging_level="error")
+    return ray
+
+
+class _Driver:
+    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], num_workers: int, scratch: str):
+        self._ray = ray = start_ray(num_workers, scratch)
         # Ray replaces an actor that dies, and runs its session again.
         actor = ray.remote(_RayWorker).options(num_cpus=1, max_restarts=-1, max_task_retries=MAX_DEATHS - 1)
         # Ray forgets the arguments of an actor before that is replaced, unless somebody holds on to them.
@@ -109,7 +119,7 @@ class _Driver:
 class _RayWorker:
     """The actor: a ClientWorker with the files of its own machine."""
 
-    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, str]):
+    def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]]):
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from odp_taskbuilder.simulation.worker import ClientWorker
@@ -129,6 +139,6 @@ class _RayWorker:
 
 
 def _make_driver(
-    tasks: Mapping[int, DeployedTask], data: Mapping[int, str], num_workers: int, scratch: str, position: int
+    tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], num_workers: int, scratch: str, position: int
 ) -> _Driver:
     return _Driver(tasks, data, num_workers, scratch)

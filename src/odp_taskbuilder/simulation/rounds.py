@@ -134,7 +134,8 @@ class Rounds:
             self._client_ids,
             sampling=options.sampling,
             clients_per_round=options.clients_per_round,
-            minimum_separation=deployment.eligibility.minimum_separation,
+            # A client that stands for many others may come back as one of them.
+            minimum_separation=1 if options.noise_as_deployed else deployment.eligibility.minimum_separation,
             seed=options.seed,
         )
         training_clients = 0

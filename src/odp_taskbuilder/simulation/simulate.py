@@ -22,12 +22,15 @@ from odp_taskbuilder.base.processors import available_processors
 from odp_taskbuilder.build_request import input_digests
 from odp_taskbuilder.config import load_config
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
+from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.data.open import open_client_data
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment, load_deployment
 from odp_taskbuilder.simulation.engines import CompiledEngine, Engine, LocalEngine, make_auto_engine
 from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
+from odp_taskbuilder.simulation.processes import StartProcesses
 from odp_taskbuilder.simulation.ray_engine import RayEngine
 from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.round_reports import OnRound, Summary
@@ -47,7 +50,7 @@ class SimulationOptions:
     """What to run, and with what.
 
     Attributes:
-      data: data argument of the training clients (data.data_spec).
+      data: data argument of the training clients (data.data_spec), or a part of such data.
       evaluation_data: of the evaluation clients; None takes `data`.
       run_directory: where checkpoints and metrics of all rounds are kept, and resumed from; None keeps nothing.
       logdir: TensorBoard summaries are written here round by round.
@@ -59,9 +62,9 @@ class SimulationOptions:
       trust_model: load that model without scanning it first.
     """
 
-    data: str
+    data: Union[str, DataPart]
     rounds: RoundOptions
-    evaluation_data: Optional[str] = None
+    evaluation_data: Optional[Union[str, DataPart]] = None
     run_directory: Optional[pathlib.Path] = None
     logdir: Optional[pathlib.Path] = None
     engine: str = "local"
@@ -93,11 +96,7 @@ def simulate(
     """
     if options.engine == "tff":
         installation.require_tff_runtime()
-    deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population, _pace(options))
-    data = open_client_data(options.data, features=deployment.training.features)
-    evaluation_data = None
-    if deployment.evaluation is not None:
-        evaluation_data = open_client_data(options.evaluation_data or options.data, features=deployment.evaluation.features)
+    deployment, data, evaluation_data = open_simulation_data(artifacts, options)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch_directory(deployment))
         directory = RunDirectory(
@@ -111,6 +110,37 @@ def simulate(
         stack.callback(runner.close)
         summary = rounds.run(runner)
         return dataclasses.replace(summary, compiled=engine.share) if isinstance(engine, CompiledEngine) else summary
+
+
+def open_simulation_data(
+    artifacts: Union[str, pathlib.Path], options: SimulationOptions
+) -> tuple[Deployment, ClientData, Optional[ClientData]]:
+    """What is deployed, the training clients, and the evaluation clients if there is an evaluation task.
+
+    Raises:
+      OdpTaskError: as `simulate`.
+    """
+    deployment = load_deployment(pathlib.Path(artifacts), options.assumed_population, _pace(options))
+    data = open_client_data(options.data, features=deployment.training.features)
+    if deployment.evaluation is None:
+        return deployment, data, None
+    return deployment, data, open_client_data(options.evaluation_data or options.data, features=deployment.evaluation.features)
+
+
+def open_simulation_runner(
+    deployment: Deployment,
+    options: SimulationOptions,
+    scratch: pathlib.Path,
+    on_notice: Callable[[str], None],
+    start_processes: StartProcesses,
+) -> PlanRounds:
+    """Runs rounds in processes of another kind than children, with the engine `auto`, `compiled` or `local`.
+
+    Raises:
+      OdpTaskError: as `simulate`.
+    """
+    engine = _make_engine(deployment, options, scratch, on_notice, start_processes)
+    return PlanRounds(_tasks(deployment), engine, scratch, options.rounds, start_processes)
 
 
 def _pace(options: SimulationOptions) -> float:
@@ -128,23 +158,29 @@ def _pace(options: SimulationOptions) -> float:
 
 
 def _make_engine(
-    deployment: Deployment, options: SimulationOptions, scratch: pathlib.Path, on_notice: Callable[[str], None]
+    deployment: Deployment,
+    options: SimulationOptions,
+    scratch: pathlib.Path,
+    on_notice: Callable[[str], None],
+    start_processes: StartProcesses = processes.ChildProcesses,
 ) -> Engine:
     tasks, data = _tasks(deployment), _data(deployment, options)
     num_workers = options.num_workers or available_processors()
     if options.engine == "auto":
         clients = round(options.rounds.rounds * options.rounds.clients_per_round * (1 + deployment.evaluation_share))
-        return make_auto_engine(tasks, data, num_workers, scratch, clients=clients, on_notice=on_notice)
+        return make_auto_engine(tasks, data, num_workers, scratch, clients=clients, on_notice=on_notice, start_processes=start_processes)
     if options.engine == "compiled":
-        return CompiledEngine(tasks, data, num_workers, scratch, must_compile=True, on_notice=on_notice)
-    return (RayEngine if options.engine == "ray" else LocalEngine)(tasks, data, num_workers, scratch)
+        return CompiledEngine(tasks, data, num_workers, scratch, must_compile=True, on_notice=on_notice, start_processes=start_processes)
+    if options.engine == "ray":
+        return RayEngine(tasks, data, num_workers, scratch)
+    return LocalEngine(tasks, data, num_workers, scratch, start_processes)
 
 
 def _tasks(deployment: Deployment) -> dict[int, DeployedTask]:
     return {task.task_id: task for task in (deployment.training, deployment.evaluation) if task is not None}
 
 
-def _data(deployment: Deployment, options: SimulationOptions) -> dict[int, str]:
+def _data(deployment: Deployment, options: SimulationOptions) -> dict[int, Union[str, DataPart]]:
     """The data argument of each task's clients."""
     data = {deployment.training.task_id: options.data}
     if deployment.evaluation is not None:

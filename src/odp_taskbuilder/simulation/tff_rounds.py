@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.simulation.deployment import Deployment
 from odp_taskbuilder.simulation.jobs import named_after_client
 from odp_taskbuilder.simulation.plan_rounds import RoundResult, require_checkpoint
@@ -35,7 +36,7 @@ class TffSetup:
     deployment: Deployment
     saved_model: pathlib.Path
     task_config: str
-    data: dict[int, str]
+    data: Mapping[int, Union[str, DataPart]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Proxy-task search: which proxy becomes best, why each one ends, and that a killed command leaves nothing undone or done twice. The workers
 are scripted, so that every score is known."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -13,6 +14,7 @@ import scripted_pool
 from scripted_pool import ScriptedPool, workshop
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.cli import json_documents
 from odp_taskbuilder.proxy import search as proxy_search
 from odp_taskbuilder.proxy.search import SearchOptions, search
 from odp_taskbuilder.proxy.selection import SelectionOptions, select
@@ -75,6 +77,7 @@ def test_the_cheapest_proxy_that_agrees_twice_in_a_row_becomes_best(searched):
     assert script.stat().st_mode & 0o111
     assert "exec odp-task proxy rank --dir " in script.read_text() and "--proxy population_share=0.2 --rounds 10" in script.read_text()
     subprocess.run(["sh", "-n", script], check=True)
+    assert list(json_documents.misfits("proxy search", {"schema_version": 1, **dataclasses.asdict(result)})) == []
     for name in by_name:
         assert (directory / f"search/{name}/correlation.png").read_bytes().startswith(b"\x89PNG")
 

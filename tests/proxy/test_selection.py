@@ -1,12 +1,14 @@
 """Model selection: its state, what it costs, what goes and what stays, and when it ends. The workers are scripted, so that every score is
 known."""
 
+import dataclasses
 import json
 
 import pytest
 from scripted_pool import ScriptedPool, quality, workshop
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.cli import json_documents
 from odp_taskbuilder.proxy.selection import SelectionOptions, select
 
 STATE_FIELDS = ["start_num_models", "final_num_models", "num_models_to_remove_per_iter", "accuracy_metric_id", "latency_metric_id", "iterations"]
@@ -31,6 +33,7 @@ def test_thirty_candidates_cost_the_client_runs_of_twelve_and_leave_a_spread(tmp
     with workshop(tmp_path, pool, told) as opened:
         selection = select(opened, SelectionOptions())
     assert selection.full_trainings <= 13
+    assert list(json_documents.misfits("proxy select", {"schema_version": 1, **dataclasses.asdict(selection)})) == []
     scores = [reference.score for reference in selection.references]
     assert len(scores) == 10 and scores == sorted(scores, reverse=True)
     everyone = [quality(f"c{number}") for number in range(30)]

@@ -86,7 +86,7 @@ def test_no_epsilon_is_claimed(tasks, clients, tmp_path):
     assert re.search(r"privacy: none claimed. Rounds were weighed as if 10 clients", done.stdout)
     assert "epsilon" not in done.output.replace(str(tmp_path), "")
     document = json.loads(CliRunner().invoke(cli, [*command, "--noise_as_deployed", "--json"]).stdout)
-    assert document["epsilon"] is None and document["delta"] is None and document["noise_of_reports"] == 10
+    assert document["privacy"] is None and document["noise_of_reports"] == 10
     changed = CliRunner().invoke(cli, [*command, "--clients_per_round", "10"])
     assert isinstance(changed.exception, errors.UsageError) and "noise_as_deployed was True" in str(changed.exception)
 

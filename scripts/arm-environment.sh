@@ -74,15 +74,19 @@ arm_unpack_tff() {
   wheels=$(mktemp -d)
   .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --platform manylinux_2_31_x86_64 \
     --dest "$wheels" "tensorflow-federated==$version"
-  .venv/bin/python - "$wheels" "$1" <<'PROGRAM'
-import pathlib, sys, zipfile
+  PYTHONPATH=src .venv/bin/python - "$wheels" "$1" <<'PROGRAM'
+import pathlib, re, sys, zipfile
+from odp_taskbuilder.installation.packages import WORKER
+from odp_taskbuilder.installation.setup import PLACEHOLDER
 (wheel,) = pathlib.Path(sys.argv[1]).glob("*.whl")
-worker = "tensorflow_federated/data/worker_binary"
+packages = pathlib.Path(sys.argv[2])
 with zipfile.ZipFile(wheel) as archive:
-    archive.extractall(sys.argv[2], [name for name in archive.namelist() if name != worker])
-placeholder = pathlib.Path(sys.argv[2]) / worker
-placeholder.parent.mkdir(parents=True, exist_ok=True)
-placeholder.write_text("#!/bin/sh\necho \"TFF's worker is not installed\" >&2\nexit 1\n")
+    archive.extractall(packages, [name for name in archive.namelist() if name != WORKER])
+    (record,) = (packages / name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+(packages / WORKER).parent.mkdir(exist_ok=True)
+(packages / WORKER).write_text(PLACEHOLDER)
+lines = re.sub(rf"^{re.escape(WORKER)},.*$", f"{WORKER},,{len(PLACEHOLDER)}", record.read_text(), flags=re.MULTILINE)
+record.write_text(lines)
 PROGRAM
   rm -rf "$wheels"
 }

@@ -30,6 +30,16 @@ def test_an_update_beyond_the_clip_is_told_with_its_norm(name):
     )
 
 
+@pytest.mark.parametrize("state", ["", "sum_state/"])
+def test_coded_tensors_count_as_the_server_decodes_them(state):
+    """0, -1, 1, -2, 2 are the codes 0, 1, 2, 3, 4."""
+    coded = {f"update/1/{state}1/codes": np.array([[1, 0], [4, 3]], np.int32), f"update/1/{state}1/scale": np.float32(0.5)}
+    update = _update([2.0], name=f"update/1/{state}{{}}", **coded)
+    assert wild_clients.check_update("", update, 1.0).norm == pytest.approx((4 + (1 + 4 + 4) / 4) ** 0.5)
+    (problem,) = _judged(update, 2.4).problems()
+    assert "sends an update of norm 2.5, where the clip is 2.4" in problem
+
+
 def test_norms_do_not_overflow():
     assert wild_clients.check_update("", _update(np.full(4, 3e38, np.float32)), 1.0).norm == pytest.approx(6e38)
 

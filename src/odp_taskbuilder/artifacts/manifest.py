@@ -41,13 +41,12 @@ from odp_taskbuilder.artifacts import artifact_set
 from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.config.spec import Origin
+from odp_taskbuilder.installation.packages import TENSORFLOW_NAMES
 from odp_taskbuilder.ops.report import ReplacedOp
 
 _PRODUCER = "odp-task"
 _SELF = "sha256"
 _VERSIONED = ("odp-task", "tensorflow", "tensorflow-federated", "dp-accounting")
-# The distributions that hold TensorFlow, of which a machine has one; its release is what the manifest names.
-_TENSORFLOW_NAMES = ("tensorflow", "tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-macos")
 _CHUNK_BYTES = 1 << 20
 # A manifest has some ten files and the files of one model.
 _MAX_MANIFEST_BYTES = 4 << 20
@@ -144,7 +143,7 @@ def make_manifest(
 
 
 def _installed_version(name: str) -> Optional[str]:
-    for distribution in _TENSORFLOW_NAMES if name == "tensorflow" else (name,):
+    for distribution in TENSORFLOW_NAMES if name == "tensorflow" else (name,):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)
     return None

@@ -16,12 +16,8 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.base import memory, processors
 from odp_taskbuilder.installation import packages, support
 
-_SHOWN = (
-    "odp-task", "tensorflow", "tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-macos", "tensorflow-federated", "tensorflow-privacy",
-    "google-vizier", "dp-accounting", "jax", "jaxlib", "numpy", "protobuf",
-)  # fmt: skip
-# Distributions that hold TensorFlow itself, in the same directory.
-_FULL_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-macos")
+_ADDED = ("tensorflow-federated", "tensorflow-privacy", "google-vizier")
+_SHOWN = ("odp-task", *packages.TENSORFLOW_NAMES, *_ADDED, "dp-accounting", "jax", "jaxlib", "numpy", "protobuf")
 # TensorFlow, TFF and a small task: 0.7 GiB (docs/architecture.md); some for the task.
 _MEMORY_BYTES = 3 << 29
 _TEMPORARY_BYTES = 64 << 20
@@ -125,18 +121,17 @@ def _package_faults() -> list[Fault]:
     try:
         required = importlib.metadata.requires("odp-task") or []
     except importlib.metadata.PackageNotFoundError:
-        return [Fault("odp-task runs from a directory without being installed.", "Install the wheel, or run scripts/odp-task.")]
+        # What it requires is written in its metadata.
+        return [Fault("odp-task runs without being installed.", "Install the wheel, or run scripts/odp-task.", prevents_builds=False), *_added_faults()]
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        return [Fault("The package packaging is missing.", "pip install --force-reinstall odp-task", True)]
+        return [Fault("packaging is missing.", "pip install 'packaging>=22,<23'")]
     for requirement in map(Requirement, required):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = _version(requirement.name)
-        # Either holds the same files.
-        if version is None and requirement.name == "tensorflow-cpu":
-            version = _version("tensorflow")
+        alike = packages.TENSORFLOW_NAMES if requirement.name in packages.TENSORFLOW_NAMES else ()
+        version = next(filter(None, map(_version, (requirement.name, *alike))), None)
         if version is None:
             faults.append(Fault(f"{requirement.name} is missing.", f"pip install '{requirement.name}{requirement.specifier}'"))
         elif version not in requirement.specifier:
@@ -146,9 +141,7 @@ def _package_faults() -> list[Fault]:
                     f"pip install '{requirement.name}{requirement.specifier}'",
                 )
             )
-    added = [f"{package.name} is {fault}" for package in packages.listed_packages() if (fault := packages.fault(package)) is not None]
-    if added:
-        faults.append(Fault(f"Not set up: {'; '.join(added)}.", "Run `odp-task setup`."))
+    faults += _added_faults()
     if sys.platform == "linux" and platform.machine() == "x86_64" and _version("tensorflow") and _version("tensorflow-cpu"):
         faults.append(
             Fault(
@@ -158,6 +151,11 @@ def _package_faults() -> list[Fault]:
             )
         )
     return faults
+
+
+def _added_faults() -> list[Fault]:
+    added = [f"{package.name} is {fault}" for package in packages.listed_packages() if (fault := packages.fault(package)) is not None]
+    return [Fault(f"Not set up: {'; '.join(added)}.", "Run `odp-task setup`.")] if added else []
 
 
 def _machine_faults() -> list[Fault]:

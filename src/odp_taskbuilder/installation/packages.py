@@ -13,6 +13,8 @@ from typing import Optional
 from odp_taskbuilder import errors
 
 TFF = "tensorflow-federated"
+# The distributions that hold TensorFlow itself, of which a machine needs one.
+TENSORFLOW_NAMES = ("tensorflow", "tensorflow-cpu", "tensorflow-cpu-aws", "tensorflow-macos")
 # TensorFlow Federated's own runtime, the one native file of its wheel. Importing TFF checks that it exists; only its execution contexts start it.
 WORKER = "tensorflow_federated/data/worker_binary"
 _NATIVE = (b"\x7fELF",)

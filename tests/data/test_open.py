@@ -311,3 +311,24 @@ def test_a_record_that_is_no_example_is_named_with_client_and_file(tmp_path):
     tfrecord.write_records(tmp_path / "ann.tfrecord", [b"\xff\xff"])
     with pytest.raises(errors.UsageError, match=r"Client 'ann', example 0 of .*ann.tfrecord: the record is not a serialized"):
         list(open_client_data(f"{tmp_path}?x=y").examples("ann"))
+
+
+def test_many_clients_draw_from_those_that_there_are(tmp_path):
+    for name, values in (("a", [1, 2, 3]), ("b", [4, 5])):
+        tfrecord.write_records(tmp_path / f"{name}.tfrecord", [examples.encode({"x": np.array([value])}) for value in values])
+    data = open_client_data(f"{tmp_path}?clients=1000&examples=6&seed=1")
+    assert len(data.client_ids) == 1000 == len(set(data.client_ids)) and list(data.client_ids) == sorted(data.client_ids)
+    drawn = {client: [int(examples.decode(record)["x"][0]) for record in data.examples(client)] for client in data.client_ids}
+    # Each from one client; both are drawn from, and every example of theirs.
+    assert {frozenset(values) <= {1, 2, 3} or frozenset(values) <= {4, 5} for values in drawn.values()} == {True}
+    assert {value for values in drawn.values() for value in values} == {1, 2, 3, 4, 5}
+    assert {len(values) for values in drawn.values()} == {6} == {data.num_examples(client) for client in data.client_ids}
+    # In any order, in any process, the same.
+    again = open_client_data(f"{tmp_path}?clients=1000&examples=6&seed=1")
+    assert [int(examples.decode(record)["x"][0]) for record in again.examples(data.client_ids[7])] == drawn[data.client_ids[7]]
+    fingerprints = {open_client_data(f"{tmp_path}?{text}").fingerprint() for text in ("clients=9", "clients=9&seed=1", "clients=8")}
+    assert len(fingerprints) == 3
+    as_many = open_client_data(f"{tmp_path}?clients=50")
+    assert {len(list(as_many.examples(client))) for client in as_many.client_ids} == {2, 3}
+    with pytest.raises(errors.UsageError, match="examples"):
+        open_client_data(f"{tmp_path}?examples=6")

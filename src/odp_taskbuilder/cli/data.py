@@ -34,6 +34,7 @@ def command() -> None:
       clients/train
       'emnist_all.sqlite.lzma?split=digits_only_train&x=pixels&y=label'
       'users.csv?client=user&x:float32=pixel_*&y=label'
+      'clients/train?clients=100000&examples=20&seed=0'         more clients, each with examples of one of those, repeated
       'synthetic?clients=100&examples=10&classes=10&seed=0'     what fits the plan (simulate)
     """
 

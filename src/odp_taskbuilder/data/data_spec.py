@@ -5,6 +5,7 @@
     emnist.sqlite?split=all_train&x=pixels&y=label      its features under the names that the model wants
     users.csv?client=user&x:float32=pixel_*&y=label     a table: feature x from the columns pixel_0, pixel_1, ... in their order
     users.csv?client=user&nonfinite=keep                values that are not finite as float32 are kept, not refused
+    clients/?clients=100000&examples=20&seed=1          more clients: each draws 20 examples, with repetition, from one of those
     synthetic?clients=100&examples=20&seed=1&classes=10
     mnist:data?split=train&layout=columns               pictures (partition only)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -12,9 +13,11 @@ from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.data.data_spec import DataSpec, parse_data_spec
 from odp_taskbuilder.data.mapped import MappedClientData
 from odp_taskbuilder.data.part import DataPart, PartOfClientData
+from odp_taskbuilder.data.repeated import RepeatedClientData
 from odp_taskbuilder.data.synthetic import Feature, SyntheticClientData
 
 SYNTHETIC = "synthetic"
+_REPETITION_OPTIONS = ("clients", "examples", "seed")
 _SYNTHETIC_OPTIONS = ("clients", "examples", "classes", "seed")
 # Clients, and examples of a client: the ids of ten million clients take a gigabyte.
 _MAX_SYNTHETIC = 10_000_000
@@ -26,7 +29,7 @@ def open_client_data(text: Union[str, DataPart], *, features: Optional[Sequence[
     Args:
       text: `PATH[?OPTION=VALUE&...]` (see data_spec), where the path is a directory of TFRecord files or a single one, a
         SQLite database of TFF or an .lzma of it, an HDF5 file, a CSV or Parquet table, or the word `synthetic`. The content
-        decides, not the suffix, where content can. Or a part of such data.
+        decides, not the suffix, where content can. With `clients` there are so many, which draw from those that are stored. Or a part of such data.
       features: what the plan parses; `synthetic` data is made to fit it.
 
     Raises:
@@ -41,6 +44,21 @@ def open_client_data(text: Union[str, DataPart], *, features: Optional[Sequence[
         spec.accept_features([feature.name for feature in features])
     if spec.path == SYNTHETIC:
         return _open_synthetic(spec, features)
+    if "clients" not in spec.options:
+        return _open_stored(spec)
+    options = {name: value for name, value in spec.options.items() if name not in _REPETITION_OPTIONS}
+    data = _open_stored(dataclasses.replace(spec, options=options))
+    if not data.client_ids:
+        raise errors.UsageError(f"{spec.path} has no client that others could draw examples from.")
+    return RepeatedClientData(
+        data,
+        num_clients=spec.integer("clients", 1, minimum=1, maximum=_MAX_SYNTHETIC),
+        num_examples=spec.integer("examples", 1, minimum=1, maximum=_MAX_SYNTHETIC) if "examples" in spec.options else None,
+        seed=spec.integer("seed", 0, minimum=0, maximum=2**62),
+    )
+
+
+def _open_stored(spec: DataSpec) -> ClientData:
     path = pathlib.Path(spec.path)
     head = read_head(path)
     if head is None or path.suffix in tfrecord_directory.SUFFIXES:

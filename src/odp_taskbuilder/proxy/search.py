@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 import shlex
 import shutil
@@ -443,6 +444,8 @@ def _script(workshop: Workshop, state: Mapping[str, Any], name: str) -> str:
         "#!/bin/sh\n"
         f"# Trains candidates under the proxy that agreed with the full training at the least cost: {arguments}.\n"
         f"# Kendall's tau was {step['tau']:.3f}, p {step['p']:.2g}. Options are added to the command, for example --number 200.\n"
+        # The space and the data may have been named from here.
+        f"cd {shlex.quote(os.getcwd())} || exit 7\n"
         f'exec {command} "$@"\n'
     )
 

@@ -47,6 +47,7 @@ def test_json_and_csv_hold_everything(runs):
     (run,) = json.loads(done.stdout)["runs"]
     assert run["run"] == "digits task 1"
     assert run["rounds"]["2"] == {"server/client_work/train/loss": 0.5, "communication/broadcast_bytes": 1000.0}
+    assert done.stderr == "Wrote m.csv.\n"
     assert (runs / "m.csv").read_text().splitlines()[2] == "digits task 1,2,0.5,1000.0"
 
 
@@ -57,6 +58,8 @@ def test_json_and_csv_hold_everything(runs):
         (("plain", "--population_name", "letters"), 2, "plain holds no metrics of population 'letters'"),
         (("plain", "--metric", "loss", "--metric", "zzz"), 2, "no metric 'zzz'.\nThere are: server/client_work/train/loss, "),
         (("plain", "--plot", "noext"), 2, "Cannot plot to noext: its suffix names no format"),
+        (("plain", "--metric", "los"), 2, "no metric 'los'. Did you mean 'loss'?"),
+        (("plain", "--csv", "m.png"), 2, "m.png is no name of a CSV file"),
         (("plain", "--csv", "/dev/full"), 7, "Cannot write /dev/full"),
         ((), 2, "Missing argument"),
     ],

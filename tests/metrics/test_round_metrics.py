@@ -195,3 +195,66 @@ def test_what_a_simulation_adds_is_told_from_what_the_plan_publishes():
     run = Run("plain", {1: {"server/eval/loss": 1.0, "communication/broadcast_bytes": 2.0, "simulation/reports": 3.0}})
     assert run.published().metric_names() == ["server/eval/loss"]
     assert run.only(["broadcast_bytes"]).metric_names() == ["communication/broadcast_bytes"]
+
+
+def drawn(tmp_path, monkeypatch, runs):
+    """The panels of a figure: title -> the lines as (label, colour, style, x values)."""
+    figures = []
+    monkeypatch.setattr("odp_taskbuilder.base.figure_file.save_figure", lambda canvas, path: figures.append(canvas))
+    left_out = plot_runs(runs, tmp_path / "m.png")
+    panels = {
+        axes.get_title(): [
+            (line.get_label(), line.get_color(), line.get_linestyle(), line.get_xdata().tolist()) for line in axes.get_lines()
+        ]
+        for axes in figures[0].axes
+    }
+    return panels, left_out, figures[0]
+
+
+def test_training_and_evaluation_of_a_run_share_panel_and_colour_over_training_rounds(tmp_path, monkeypatch):
+    def tasks(group):
+        training = {number: {"server/client_work/train/loss": 1.0, "server/finalizer/update_non_finite": 0.0} for number in (1, 2, 3)}
+        evaluation = {number: {"server/eval/loss": 2.0} for number in (1, 2)}
+        return [Run(f"{group} task 1", training, group), Run(f"{group} task 2", evaluation, group, {1: 4, 2: 8})]
+
+    panels, left_out, _ = drawn(tmp_path, monkeypatch, [*tasks("a"), *tasks("b")])
+    assert panels == {
+        "loss": [
+            ("a task 1", "C0", "-", [1, 2, 3]),
+            ("a task 2", "C0", "--", [4, 8]),
+            ("b task 1", "C1", "-", [1, 2, 3]),
+            ("b task 2", "C1", "--", [4, 8]),
+        ]
+    }
+    assert left_out == ["server/finalizer/update_non_finite"]
+
+
+def test_metrics_that_are_all_zero_are_drawn_if_there_is_nothing_else(tmp_path, monkeypatch):
+    panels, left_out, _ = drawn(tmp_path, monkeypatch, [Run("a", {1: {"errors": 0.0}, 2: {"errors": 0.0}})])
+    assert (list(panels), left_out) == (["errors"], [])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8])
+def test_panels_fill_the_width_of_the_sheet_in_every_row(count, tmp_path, monkeypatch):
+    *_, canvas = drawn(tmp_path, monkeypatch, [Run("a", {1: {f"metric {i}": 1.0 for i in range(count)}})])
+    places = [axes.get_subplotspec() for axes in canvas.axes]
+    columns = places[0].get_gridspec().ncols
+    for row in {place.rowspan.start for place in places}:
+        covered = [column for place in places if place.rowspan.start == row for column in place.colspan]
+        assert covered == list(range(columns))
+
+
+def test_a_run_is_named_and_its_evaluations_know_their_training_rounds(tmp_path):
+    for task, values in (("1", {"server/client_work/train/loss": 1.0}), ("2", {"server/eval/loss": 1.0, "simulation/checkpoint_round": 4.0})):
+        folder = tmp_path / "run" / "digits" / task / "1" / "s" / "0"
+        folder.mkdir(parents=True)
+        (folder / "metrics").write_bytes(format_metrics(values))
+    runs = read_runs([f"private={tmp_path / 'run'}"], TaskFilter())
+    assert [(run.name, run.group, run.evaluated) for run in runs] == [
+        ("private task 1", "private", {}),
+        ("private task 2", "private", {1: 4}),
+    ]
+    # Without a name everything is as it was, and a path with an equals sign is a path.
+    assert [run.name for run in read_runs([str(tmp_path / "run")], TaskFilter())] == ["digits task 1", "digits task 2"]
+    (tmp_path / "run").rename(tmp_path / "a=b")
+    assert read_runs([str(tmp_path / "a=b")], TaskFilter())[0].group == "a=b"

@@ -7,12 +7,13 @@ from typing import Optional
 
 import click
 
+from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
-from odp_taskbuilder.metrics.run import select
+from odp_taskbuilder.metrics.run import select, short_name
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 from odp_taskbuilder.transport.deadline import Network
@@ -51,7 +52,8 @@ def command(
 ) -> None:
     """Show the metrics that a task server or a simulation wrote.
 
-    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared.
+    RUN_OR_BUCKET is a run directory of `odp-task simulate` or the server's model bucket, gs://BUCKET; several are compared, and NAME=RUN
+    names one in tables and legends.
     What a simulation adds to the task's metrics (communication/..., simulation/...) is tabulated and plotted when --metric
     asks for it.
 
@@ -60,17 +62,23 @@ def command(
       odp-task metrics runs/plain runs/private --metric loss --metric 'eval/*'
       odp-task metrics gs://fcp-prod-m-0 --population_name digits --csv digits.csv
     """
+    if csv_file is not None and csv_file.suffix.lower() not in ("", ".csv", ".txt"):
+        raise errors.UsageError(f"{csv_file} is no name of a CSV file.", next_step="Name one that ends in .csv; --plot draws figures.")
     with output.stage("reading the metrics"):
         runs = read_runs(sources, TaskFilter(population_name, task_id), network)
     if patterns:
         runs = select(runs, patterns)
     shown = runs if patterns else [run.published() for run in runs]
     if plot_file is not None:
-        plot_runs(shown, plot_file)
+        with output.status("drawing"):
+            left_out = plot_runs(shown, plot_file)
+        output.note(f"Wrote {plot_file}." + (f" Left out, as they are 0: {', '.join(map(short_name, left_out))}." if left_out else ""))
     if csv_file is not None:
         write_csv(runs, csv_file)
+        output.note(f"Wrote {csv_file}.")
     if logdir is not None:
         write_summaries(runs, logdir)
+        output.note(f"Wrote {logdir}. Look at it with: tensorboard --logdir {logdir}")
     if json_mode:
         output.print_json({"runs": [{"run": run.name, "rounds": run.rounds} for run in runs]})
         return

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import figure_file, plain_text
 from odp_taskbuilder.metrics.run import Run, metric_names, short_name
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+
+_TRAINING, _EVALUATION = "train/", "eval/"
 _COLUMNS = 3
 # What fits a figure that somebody looks at.
 _MAX_PANELS = 60
@@ -19,47 +26,87 @@ _PLAIN = {"parse_math": False, "usetex": False}
 _MARKED_ROUNDS = 40
 
 
-def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> None:
-    """Writes a figure with one panel per metric and one line per run; undefined values are gaps. The suffix of the path
-    decides the format.
+def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> list[str]:
+    """Writes a figure with one panel per metric. The suffix of the path decides the format.
+
+    The tasks of a run have one colour in all panels. A metric of training (solid) and of evaluation (dashed) share a panel, in which an
+    evaluation stands over the training round that it evaluated, where that is known. Undefined values are gaps.
+
+    Returns:
+      The metrics that were left out, because they are 0 in all rounds; none if all are.
 
     Raises:
       UsageError: there is nothing to plot, or too much, or matplotlib does not know the format.
       StorageError: the file cannot be written.
     """
-    # Imported here: it takes most of a second, and a table needs none of it.
-    from matplotlib import figure, ticker
-
     names = metric_names(runs)
     if not names:
         raise errors.UsageError("There is no metric to plot.")
-    if len(names) > _MAX_PANELS:
+    zero = [name for name in names if not any(values.get(name) for run in runs for values in run.rounds.values())]
+    if len(zero) == len(names):
+        zero = []
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        if name not in zero:
+            panels.setdefault(_panel_name(name), []).append(name)
+    if len(panels) > _MAX_PANELS:
         raise errors.UsageError(
-            f"There are {len(names):,} metrics to plot; a figure shows up to {_MAX_PANELS}.", next_step="Choose some with --metric."
+            f"There are {len(panels):,} metrics to plot; a figure shows up to {_MAX_PANELS}.", next_step="Choose some with --metric."
         )
-    columns = min(_COLUMNS, len(names))
-    rows = math.ceil(len(names) / columns)
+    # Imported here: it takes most of a second, and a table needs none of it.
+    from matplotlib import figure
+
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
     canvas = figure.Figure(figsize=(4.6 * columns, 3.1 * rows + 0.5), layout="constrained")
-    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
-    for panel, name in zip(panels, names):
-        for position, run in enumerate(runs):
-            points = [(number, values[name]) for number, values in run.rounds.items() if name in values]
-            if points:
-                mark = "o" if len(points) <= _MARKED_ROUNDS else None
-                # The colour belongs to the run, so that it is the same in every panel.
-                panel.plot(*zip(*points), marker=mark, markersize=3, linewidth=1.4, color=f"C{position % 10}", label=plain_text.escaped(run.name))
-        panel.set_title(plain_text.escaped(short_name(name)), fontsize=10, **_PLAIN)
-        panel.set_xlabel("round", fontsize=9)
-        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        panel.tick_params(labelsize=8)
-        panel.grid(alpha=0.3)
-    for panel in panels[len(names) :]:
-        panel.set_visible(False)
+    for place, (title, metrics) in zip(_places(canvas, len(panels), rows, columns), panels.items()):
+        _draw(canvas.add_subplot(place), title, metrics, runs)
     # One legend for all panels; a run that lacks the first metric is in another panel.
-    lines = {line.get_label(): line for panel in panels for line in panel.get_lines()}
+    lines = {line.get_label(): line for panel in canvas.axes for line in panel.get_lines()}
     legend = canvas.legend(
         lines.values(), lines.keys(), loc="outside upper center", ncols=min(4, len(lines)), fontsize=9, frameon=False
     )
     for text in legend.get_texts():
         text.update(_PLAIN)
     figure_file.save_figure(canvas, path)
+    return zero
+
+
+def _panel_name(metric: str) -> str:
+    """What training and evaluation call the same: `loss` for `train/loss` and `eval/loss`."""
+    return short_name(metric).removeprefix(_TRAINING).removeprefix(_EVALUATION)
+
+
+def _places(canvas: Figure, count: int, rows: int, columns: int) -> Iterator[SubplotSpec]:
+    """Places for panels, row by row; those of the last row share its width."""
+    last = count - columns * (rows - 1)
+    grid = canvas.add_gridspec(rows, columns * last)
+    for number in range(count):
+        row, column = divmod(number, columns)
+        width = last if row < rows - 1 else columns
+        yield grid[row, column * width : (column + 1) * width]
+
+
+def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run]) -> None:
+    from matplotlib import ticker
+
+    groups = list(dict.fromkeys(run.group or run.name for run in runs))
+    for run in runs:
+        colour = f"C{groups.index(run.group or run.name) % 10}"
+        for metric in metrics:
+            is_evaluation = short_name(metric).startswith(_EVALUATION)
+            points = [
+                (run.evaluated.get(number, number) if is_evaluation else number, values[metric])
+                for number, values in run.rounds.items()
+                if metric in values
+            ]
+            if points:
+                mark = "o" if len(points) <= _MARKED_ROUNDS else None
+                style = "--" if is_evaluation else "-"
+                label = plain_text.escaped(run.name)
+                panel.plot(*zip(*points), style, marker=mark, markersize=3, linewidth=1.4, color=colour, label=label)
+    panel.set_title(plain_text.escaped(title if len(metrics) > 1 else short_name(metrics[0])), fontsize=10, **_PLAIN)
+    panel.set_xlabel("training round" if any(run.evaluated for run in runs) else "round", fontsize=9)
+    panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    panel.tick_params(labelsize=8)
+    panel.grid(alpha=0.3)

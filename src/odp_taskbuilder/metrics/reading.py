@@ -7,11 +7,11 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, Optional
 
 from odp_taskbuilder import errors, stores
-from odp_taskbuilder.metrics.run import MAX_BYTES, Run, parse_metrics
+from odp_taskbuilder.metrics.run import CHECKPOINT_METRIC, MAX_BYTES, Run, parse_metrics
 from odp_taskbuilder.transport import deadline as deadlines
 
 # {population}/{task}/{round}/s/0/metrics. Anything may stand before it: the guide's monitoring script looks for the objects
@@ -41,8 +41,8 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
     """Reads the metrics of every task in several places.
 
     Args:
-      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]. Compressed files are read,
-        too. In a bucket a population to look for saves listing all others.
+      sources: directories, anywhere above or inside the server's layout, or gs://bucket[/prefix]; NAME=SOURCE names one. Compressed files
+        are read, too. In a bucket a population to look for saves listing all others.
 
     Returns:
       One run per task, ordered by source as given, then by population and task id; named by what tells them apart.
@@ -53,7 +53,8 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
       ArtifactError: a metrics file is damaged, or something else.
     """
     rounds: dict[_Task, dict[int, dict[str, float]]] = {}
-    for source in dict.fromkeys(sources):
+    given = dict(map(_named, sources))
+    for source in given:
         found: dict = collections.defaultdict(dict)
         for name, read in _files(source, wanted, network):
             match = _METRICS_FILE.search(name)
@@ -65,8 +66,21 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
                 next_step="Expected files named {population}/{task id}/{round}/s/0/metrics in it.",
             )
         rounds.update((task, dict(sorted(found[task].items()))) for task in sorted(found))
-    names = _names(list(rounds))
-    return [Run(names[task], values) for task, values in rounds.items()]
+    labels = _labels(given)
+    names = _names(list(rounds), labels)
+    return [Run(names[task], values, labels[task.source], _evaluated(values)) for task, values in rounds.items()]
+
+
+def _named(source: str) -> tuple[str, Optional[str]]:
+    """A source and the name that it was given with, NAME=SOURCE."""
+    name, equals, rest = source.partition("=")
+    if equals and rest and name and not set(name) & set("/:") and not os.path.exists(source):
+        return rest, name
+    return source, None
+
+
+def _evaluated(rounds: Mapping[int, Mapping[str, float]]) -> dict[int, int]:
+    return {number: int(values[CHECKPOINT_METRIC]) for number, values in rounds.items() if CHECKPOINT_METRIC in values}
 
 
 def _files(source: str, wanted: TaskFilter, network: deadlines.Network) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -108,10 +122,10 @@ def _filter_text(wanted: TaskFilter) -> str:
     return f" of {' and '.join(parts)}" if parts else ""
 
 
-def _names(tasks: Sequence[_Task]) -> dict[_Task, str]:
-    """Population and task id; with several sources the source, and of the others what differs between the tasks."""
-    labels = _labels(dict.fromkeys(task.source for task in tasks))
-    if len(labels) == 1:
+def _names(tasks: Sequence[_Task], labels: Mapping[str, str]) -> dict[_Task, str]:
+    """Population and task id; with several sources, or a named one, the source, and of the others what differs between the tasks."""
+    (first, label), *others = labels.items()
+    if not others and label == _last_part(first):
         return {task: f"{task.population} task {task.task_id}" for task in tasks}
     several_populations = len({task.population for task in tasks}) > 1
     several_ids = len({task.task_id for task in tasks}) > 1
@@ -124,8 +138,12 @@ def _names(tasks: Sequence[_Task]) -> dict[_Task, str]:
     return names
 
 
-def _labels(sources: Iterable[str]) -> dict[str, str]:
-    """The last part of each source's path, or all of it when two would get the same."""
-    last = {source: source.rstrip("/").rpartition("/")[2] or source for source in sources}
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2] or source
+
+
+def _labels(sources: Mapping[str, Optional[str]]) -> dict[str, str]:
+    """The name that each source was given; else the last part of its path, or all of it when two would get the same."""
+    last = {source: name or _last_part(source) for source, name in sources.items()}
     counts = collections.Counter(last.values())
     return {source: label if counts[label] == 1 else source for source, label in last.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import json
 import math
@@ -15,6 +16,9 @@ from odp_taskbuilder.base import plain_text
 
 # How the names of those metrics begin that a simulation adds to the plan's.
 COMMUNICATION_PREFIX, PROGRESS_PREFIX = SIMULATION_PREFIXES = ("communication/", "simulation/")
+
+# Of a round: the training round whose checkpoint it read.
+CHECKPOINT_METRIC = f"{PROGRESS_PREFIX}checkpoint_round"
 
 # A metrics file holds some twenty numbers under names of some forty characters.
 MAX_BYTES = 1 << 20
@@ -33,10 +37,14 @@ class Run:
     Attributes:
       name: tells it from the other runs that are shown with it.
       rounds: round number to metric name to value, in ascending order; rounds without metrics are left out.
+      group: the tasks of one run directory or bucket have the same.
+      evaluated: round number to the training round whose checkpoint an evaluation round read, where that is known.
     """
 
     name: str
     rounds: Mapping[int, Mapping[str, float]]
+    group: str = ""
+    evaluated: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def metric_names(self) -> list[str]:
         """All metrics that some round has, in the order of their first appearance."""
@@ -61,7 +69,7 @@ class Run:
         rounds = {
             number: {name: value for name, value in values.items() if name in wanted} for number, values in self.rounds.items()
         }
-        return Run(self.name, rounds)
+        return dataclasses.replace(self, rounds=rounds)
 
 
 def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
@@ -72,9 +80,10 @@ def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
     """
     for pattern in patterns:
         if not any(run.only([pattern]).metric_names() for run in runs):
-            raise errors.UsageError(
-                f"There is no metric {pattern!r}.", next_step=f"There are: {', '.join(metric_names(runs)) or 'none'}."
-            )
+            names = metric_names(runs)
+            close = difflib.get_close_matches(pattern, [*names, *(name.rpartition("/")[2] for name in names)], n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise errors.UsageError(f"There is no metric {pattern!r}.{meant}", next_step=f"There are: {', '.join(names) or 'none'}.")
     return [run.only(patterns) for run in runs]
 
 

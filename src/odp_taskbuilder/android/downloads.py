@@ -81,7 +81,9 @@ def _table_entries(path: pathlib.Path) -> Iterator[tuple[str, dict[str, str]]]:
     for name in table.columns:
         if name not in _COLUMNS:
             raise errors.UsageError(f"{path}: a download has no {name!r}.", next_step=f"The columns are {', '.join(_COLUMNS)}.")
-    columns: dict[str, Any] = {name: table.column(name, "string") for name in _COLUMNS if name in table.columns or name != "encoding"}
+    columns: dict[str, Any] = {
+        name: table.column(name, "string") for name in _COLUMNS if name in table.columns or name != "encoding"
+    }
     for row in range(table.num_rows):
         entry = {name: values[row].decode(errors="replace") for name, values in columns.items()}
         if not entry.get("encoding"):

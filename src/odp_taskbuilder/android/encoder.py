@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.android import names, source_text
@@ -79,13 +79,20 @@ def _description(feature: ExampleFeature) -> str:
     return f"{count}feature {source_text.comment(str(feature))}"
 
 
+def _comment(example_format: ExampleFormat, parameters: dict[ExampleFeature, str]) -> Iterator[str]:
+    yield "    /**"
+    yield f"     * An example of the population {source_text.comment(example_format.population_name)}."
+    yield "     *"
+    for feature, name in parameters.items():
+        yield f"     * @param {name} {_description(feature)}"
+    yield "     * @throws IllegalArgumentException an array has another length, or the example is larger than phones take"
+    yield "     */"
+
+
 def _java_method(method: str, example_format: ExampleFormat) -> str:
     parameters = signature(example_format)
-    lines = ["    /**", f"     * An example of the population {source_text.comment(example_format.population_name)}.", "     *"]
-    lines += [f"     * @param {name} {_description(feature)}" for feature, name in parameters.items()]
-    lines += [
-        "     * @throws IllegalArgumentException an array has another length, or the example is larger than phones take",
-        "     */",
+    lines = [
+        *_comment(example_format, parameters),
         f"    public static byte[] {method}(",
         ",\n".join(
             f"            {_JAVA_TYPES[feature.kind]}{'' if _is_scalar(feature) else '[]'} {name}"
@@ -107,11 +114,8 @@ def _java_entry(feature: ExampleFeature, parameter: str) -> str:
 
 def _kotlin_method(method: str, example_format: ExampleFormat) -> str:
     parameters = signature(example_format)
-    lines = ["    /**", f"     * An example of the population {source_text.comment(example_format.population_name)}.", "     *"]
-    lines += [f"     * @param {name} {_description(feature)}" for feature, name in parameters.items()]
-    lines += [
-        "     * @throws IllegalArgumentException an array has another length, or the example is larger than phones take",
-        "     */",
+    lines = [
+        *_comment(example_format, parameters),
         f"    fun {method}(",
         *(
             f"        {name}: {_KOTLIN_TYPES[feature.kind][0 if _is_scalar(feature) else 1]},"

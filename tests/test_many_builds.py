@@ -12,6 +12,7 @@ import time
 import pytest
 
 from odp_taskbuilder import build_cache, errors, many_builds
+from odp_taskbuilder.artifacts import manifest
 from odp_taskbuilder.cli import main as cli
 from odp_taskbuilder.config import ResolveOptions, load_config, resolve
 from odp_taskbuilder.config.build_options import BuildOptions
@@ -146,7 +147,9 @@ def changed(value):
 
 def test_the_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, monkeypatch):
     (tmp_path / "artifacts").mkdir()
-    (tmp_path / "artifacts" / "manifest.json").write_bytes(b"m" * 1000)
+    (tmp_path / "artifacts" / "plan.pb").write_bytes(b"p" * 1000)
+    made = manifest.make_manifest(tmp_path / "artifacts", form="MapReduce", inputs={})
+    (tmp_path / "artifacts" / "manifest.json").write_text(made.to_json())
     facts = build_cache.BuiltFacts((), resolve_budget(), *empty_protos())
     monkeypatch.setattr(build_cache, "MAX_BYTES", 9000)
     cache = build_cache.BuildCache()
@@ -158,6 +161,10 @@ def test_the_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, 
     kept = {path.name for path in builds.iterdir()}
     assert {"0", "7"} <= kept and "1" not in kept
     assert sum(file.stat().st_size for file in builds.rglob("*") if file.is_file()) <= 9000
+    # What is not what was built is not kept.
+    (tmp_path / "artifacts" / "plan.pb").write_bytes(b"q" * 1000)
+    cache.keep("touched", tmp_path / "artifacts", facts)
+    assert not (builds / "touched").exists()
 
 
 def set_age(path, seconds):

@@ -128,7 +128,7 @@ class BuildCache:
         builds = _entries()
         if builds is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, errors.ArtifactError, errors.StorageError):
             files = {path.name: path.stat().st_size for path in artifacts.iterdir()}
             if sum(files.values()) > MAX_ENTRY_BYTES:
                 return
@@ -139,6 +139,8 @@ class BuildCache:
                 for name in files:
                     shutil.copyfile(artifacts / name, entry / name)
                     digests[name] = manifest.digest_file(entry / name).sha256
+                # Somebody may have touched them meanwhile.
+                manifest.require_as_built(entry)
                 (entry / _ENTRY).write_bytes(_entry_json(facts, digests))
                 # Fails where another build was first, whose entry is as good.
                 os.rename(entry, builds / key)

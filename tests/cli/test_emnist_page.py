@@ -57,7 +57,7 @@ def test_every_command_has_the_options_that_it_is_given(tmp_path, monkeypatch):
     from odp_taskbuilder.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
-    for name in ("plain", "noise_0.4", "noise_1.0", "compressed"):
+    for name in ("plain", "noise_0.5", "noise_1.0", "compressed"):
         (tmp_path / name / "emnist_cnn").mkdir(parents=True)
         (tmp_path / "runs" / name).mkdir(parents=True)
     for name in ("download.json", "client.tfrecord", "app/AndroidManifest.xml", "app/res/xml/odp_settings.xml"):
@@ -78,11 +78,11 @@ def test_every_command_has_the_options_that_it_is_given(tmp_path, monkeypatch):
 def test_data_and_the_app_s_side_of_the_page(place):
     run(commands("odp-task data partition")[0], place, **{"--clients 50": "--clients 12"})
     assert len(list((place / "clients" / "train").iterdir())) == 12
-    (app,) = commands("odp-task android noise_0.4/emnist_cnn")
+    (app,) = commands("odp-task android noise_0.5/emnist_cnn")
     # Before a build: the page's build is of the digits' features, too.
     digits = ROOT / "configs" / "digits"
     run(
-        app, place, **{"noise_0.4/emnist_cnn": f"--saved_model {digits / 'saved_model'} --task_config {digits / 'train.pbtxt'}"}
+        app, place, **{"noise_0.5/emnist_cnn": f"--saved_model {digits / 'saved_model'} --task_config {digits / 'train.pbtxt'}"}
     )
     for command in commands("odp-task android download", "odp-task android check"):
         run(command, place)
@@ -99,5 +99,5 @@ def test_every_command_of_the_page(place):
         if not command.startswith(skipped):
             run(command, place, **smaller)
     assert (place / "noise.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("plain", "noise_0.4", "noise_1.0", "compressed"):
+    for name in ("plain", "noise_0.5", "noise_1.0", "compressed"):
         assert (place / "runs" / name).is_dir()

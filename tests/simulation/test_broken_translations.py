@@ -5,18 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
+from odp_taskbuilder import errors
+
 pytest.importorskip("jax")
-from runs import files  # noqa: E402, F401  makes the tests' helpers importable first
-
-from odp_taskbuilder import errors  # noqa: E402
-
-# Of a round, and of two of them.
+# In every round, at least.
 _COMPARED = 2
 _CLIENTS = 12
 
 
 class Broken:
-    """A plan whose clients run compiled with broken entries, each compared with the interpreter as a worker does it."""
+    """A plan whose clients run compiled with broken entries, each compared with the interpreter as a worker does it.
+
+    What loads TensorFlow is imported where it is used: collecting the tests should not.
+    """
 
     def __init__(self, artifacts, clients, directory):
         from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint

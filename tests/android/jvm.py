@@ -201,6 +201,6 @@ def run(classes, examples_class, lines):
 
 
 def _run(command, text=None):
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout

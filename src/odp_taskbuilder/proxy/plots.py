@@ -64,7 +64,7 @@ def _panels(rows: int, columns: int = 1) -> tuple[Any, Sequence[Any]]:
     from matplotlib import figure
 
     canvas = figure.Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
-    return canvas, canvas.subplots(rows, columns, squeeze=False).ravel()
+    return canvas, list(canvas.subplots(rows, columns, squeeze=False).ravel())
 
 
 def _label(panel: Any, x: str, y: str) -> None:

@@ -217,8 +217,9 @@ class _Watch:
         if not self._workshop.measures_latency:
             return True
         if state["latencies"] is None:
-            state["latencies"] = {name: found.milliseconds for name, found in self._workshop.latencies(trials).items()}
-            pairs = [(self._references[name].latency, value) for name, value in state["latencies"].items()]
+            latencies = {name: found.milliseconds for name, found in self._workshop.latencies(trials).items()}
+            state["latencies"] = latencies
+            pairs = [(self._references[name].latency, value) for name, value in latencies.items()]
             found = kendall(*zip(*pairs)) if pairs else RankCorrelation(INVALID_CORRELATION, INVALID_CORRELATION, 0)
             state["latency_tau"], state["latency_p"] = found.tau, found.p_value
             valid = [pair for pair in pairs if None not in pair]
@@ -397,7 +398,7 @@ def _best(progress: Mapping[str, Any], cost: str) -> Optional[str]:
 def _result(progress: Mapping[str, Any], references: Sequence[Reference], full_updates: float) -> SearchResult:
     found = []
     for name, state in progress["proxies"].items():
-        step = state["steps"][-1] if state["steps"] else {"tau": INVALID_CORRELATION, "p": INVALID_CORRELATION, "round": 0, "hours": 0.0, "client_updates": 0}
+        step: dict[str, Any] = state["steps"][-1] if state["steps"] else {"tau": INVALID_CORRELATION, "p": INVALID_CORRELATION, "round": 0, "hours": 0.0, "client_updates": 0}
         found.append(
             FoundProxy(name, state["stopping_state"] or "", step["tau"], step["p"], step["round"], step["hours"], step["client_updates"] / full_updates)
         )

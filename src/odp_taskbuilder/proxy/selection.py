@@ -164,10 +164,10 @@ def _iteration(
     failures = {name: result.failure for name, result in results.items() if result.failure is not None}
     new = {name: trial for name, trial in trials.items() if name not in failures and name not in latencies}
     measured: dict[str, Optional[float]] = {name: latency for name, latency in latencies.items() if name in results}
-    for name, latency in workshop.latencies(new).items():
-        if latency.failure is not None:
-            failures[name] = latency.failure
-        measured[name] = latency.milliseconds
+    for name, found in workshop.latencies(new).items():
+        if found.failure is not None:
+            failures[name] = found.failure
+        measured[name] = found.milliseconds
     good = {name: result for name, result in results.items() if name not in failures}
     for name, result in good.items():
         latency = measured.get(name)

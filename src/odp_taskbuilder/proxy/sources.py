@@ -6,6 +6,7 @@ A source travels to the child process that asks it for its candidates: the user'
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -57,7 +58,7 @@ class DirectorySpace:
     def candidates(self, rng: np.random.Generator) -> Iterator[Candidate]:
         root = pathlib.Path(self.path)
         for directory in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            yield Candidate(directory.name, lambda scale, directory=directory: self._model(directory, scale), directory / CONFIG)
+            yield Candidate(directory.name, functools.partial(self._model, directory), directory / CONFIG)
 
     @staticmethod
     def _model(directory: pathlib.Path, scale: float) -> pathlib.Path:

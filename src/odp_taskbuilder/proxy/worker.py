@@ -26,9 +26,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder import build as building
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set
+from odp_taskbuilder.build import build
 from odp_taskbuilder.config import parse_config
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.part import DataPart
@@ -141,7 +141,7 @@ class Worker:
             return
         config = trial.candidate / _TRIAL_CONFIG
         config.write_text(str(_evaluated(parse_config((trial.candidate / CONFIG).read_bytes(), str(trial.candidate / CONFIG)).config)))
-        building.build(trial.candidate / MODEL, config, trial.artifacts)
+        build(trial.candidate / MODEL, config, trial.artifacts)
 
     def _latency(self, job: MeasureLatency) -> float:
         """Milliseconds that the client plan takes on the first client."""

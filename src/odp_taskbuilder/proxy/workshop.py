@@ -346,7 +346,7 @@ def _settings(options: ProxyOptions) -> tuple[dict[str, Any], sources.Source]:
 
 
 def _source(document: Mapping[str, Any]) -> sources.Source:
-    kinds = {kind.__name__: kind for kind in (sources.FunctionSpace, sources.DirectorySpace, sources.ReadyMadeSpace)}
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (sources.FunctionSpace, sources.DirectorySpace, sources.ReadyMadeSpace)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items() if name != "kind"}
     return kinds[document["kind"]](**values)
 

@@ -13,7 +13,7 @@ from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
-from odp_taskbuilder.metrics.run import Run, format_metrics, parse_metrics
+from odp_taskbuilder.metrics.run import TRAINING_BYTES, Run, format_metrics, parse_metrics
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 
@@ -177,6 +177,21 @@ def test_a_figure_has_a_panel_per_metric_and_a_line_per_run(tmp_path):
         assert f"<!-- {text} -->" in svg
     plot_runs(RUNS, tmp_path / "m.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_are_plotted_over_what_training_transferred(tmp_path):
+    runs = []
+    for name, megabytes in (("plain", 4), ("compressed", 1)):
+        rounds = {number: {"server/eval/loss": 1 / number, TRAINING_BYTES: float(number * megabytes << 20)} for number in (1, 2, 3)}
+        runs.append(Run(name, rounds))
+    plot_runs(runs, tmp_path / "m.svg", "bytes")
+    svg = (tmp_path / "m.svg").read_text()
+    assert svg.count('<g id="axes_') == 1
+    # Up to 12 MiB, of which rounds know nothing.
+    for text in ("eval/loss", "plain", "compressed", "MiB of files", "12"):
+        assert f"<!-- {text} -->" in svg
+    with pytest.raises(errors.UsageError, match="no metric to plot"):
+        plot_runs([run.only([TRAINING_BYTES]) for run in runs], tmp_path / "m.svg", "bytes")
 
 
 def test_an_impossible_figure_is_refused(tmp_path):

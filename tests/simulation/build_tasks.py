@@ -9,6 +9,7 @@ import sys
 
 from odp_taskbuilder import build
 from odp_taskbuilder.artifacts import artifact_set, manifest
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ResolveOptions
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs" / "digits"
@@ -30,6 +31,10 @@ def main(directory: pathlib.Path) -> None:
         path.write_text(text)
         options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=skip_dp_aggregator))
         build.build(MODEL, path, directory / name, options)
+    # Of two of the four weights travel codes.
+    compressed = Compression(update_bits=8, model_bits=7, above=100)
+    options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True), compression=compressed)
+    build.build(MODEL, directory / "plain.pbtxt", directory / "compressed", options)
     save_convolutional_model(directory / "convolutional_model")
     (directory / "convolutional.pbtxt").write_text(small)
     options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True))

@@ -1,5 +1,6 @@
 """Simulations of built tasks: the same bits however they are run, the numbers of TFF, and bad clients named or counted."""
 
+import gzip
 import multiprocessing
 import pathlib
 import shutil
@@ -53,6 +54,25 @@ def test_weights_and_metrics_are_those_of_tff(run, tasks):
             assert len(published) == len([name for name in wanted.metrics if name.startswith("server/")]) > 1
 
 
+def test_compressed_runs_give_the_same_bits_for_any_number_of_workers_and_the_codes_of_tff(run, tasks):
+    summary, one = run("compressed", "one", num_workers=1, rounds=3)
+    for workers in (2, 4):
+        _, directory = run("compressed", f"{workers} workers", num_workers=workers, rounds=3)
+        assert files(directory) == files(one)
+    given = {"saved_model": build_tasks.MODEL, "task_config": str(tasks / "plain.pbtxt")}
+    _, oracle = run("compressed", "tff", engine="tff", rounds=3, **given)
+    _, uncompressed = run("plain", "plain", rounds=3)
+    start, expected = weights(oracle, 0), weights(oracle, 3)
+    moved = np.linalg.norm(expected - start)
+    # A last bit that training computes otherwise moves a value in a thousand to the next code, of 255.
+    apart = np.linalg.norm(weights(one, 3) - expected) / moved
+    rounding = np.linalg.norm(weights(uncompressed, 3) - expected) / moved
+    assert apart < 1e-3 < rounding < 0.1
+    metrics = summary.training.metrics
+    assert metrics["communication/aggregated_bytes_per_client"] < 4 * 2410 / 2
+    assert metrics["communication/aggregated_wire_bytes_per_client"] < metrics["communication/aggregated_bytes_per_client"]
+
+
 def test_a_convolutional_model_with_sparse_labels_passes_the_op_check_and_trains_as_in_tff(run, tasks):
     given = {"saved_model": tasks / "convolutional_model", "task_config": str(tasks / "convolutional.pbtxt")}
     _, oracle_directory = run("convolutional", "tff", engine="tff", rounds=3, **given)
@@ -76,6 +96,14 @@ def test_communication_is_the_size_of_the_files(run, tasks, tmp_path):
     assert 4 * 2410 < checkpoint < 4 * 2410 + 1000
     assert metrics["communication/aggregated_bytes_cumulative"] == 2 * 10 * update
     assert summary.training.communication.aggregated == 20 * update
+    # Of float32 weights gzip takes a tenth away, of a plan more than half.
+    assert 0.7 * update < metrics["communication/aggregated_wire_bytes_per_client"] < update
+    plan = gzip.compress((artifacts / "client_only_plan.pb").read_bytes(), 6)
+    assert 0.7 * checkpoint < metrics["communication/broadcast_wire_bytes_per_client"] - len(plan) < checkpoint
+    for kind in (summary.training, summary.evaluation):
+        both = summary.training.communication
+        assert kind.metrics["communication/training_bytes_cumulative"] == both.broadcast + both.aggregated
+        assert kind.metrics["communication/training_wire_bytes_cumulative"] == both.broadcast_wire + both.aggregated_wire
 
 
 def test_noise_comes_from_the_plan(run):

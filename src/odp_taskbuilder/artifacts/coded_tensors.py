@@ -1,15 +1,18 @@
-"""What of a model travels in codes, told from its file: sentences for a report, and what an epsilon assumes of it. Needs no TensorFlow."""
+"""What of a model travels in codes: sentences for a report, what an epsilon assumes of it, and codes in files decoded. Needs no TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Union
 
+import numpy as np
+
 from odp_taskbuilder import errors
-from odp_taskbuilder.config.compression import MAX_BITS, Compression, rounding_error
+from odp_taskbuilder.artifacts.tensors import TensorSpec
+from odp_taskbuilder.config.compression import CODES, MAX_BITS, SCALE, Compression, rounding_error
 from odp_taskbuilder.config.spec import PlanForm, TaskSpec
 from odp_taskbuilder.model.input_spec import TensorInfo, read_model_spec
 from odp_taskbuilder.privacy import PrivacyBudget
@@ -47,6 +50,33 @@ def coded_tensors(tensors: Sequence[TensorInfo], compression: Compression) -> Co
 def num_values(tensor: TensorInfo) -> int:
     """Elements of a weight; 0 where its shape is not known."""
     return math.prod(size or 0 for size in tensor.shape or (0,))
+
+
+def decoded(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a file, with codes multiplied out in float64 under the name that they stand below."""
+    plain = {}
+    for name, value in tensors.items():
+        base, _, last = name.rpartition("/")
+        if last == CODES and f"{base}/{SCALE}" in tensors:
+            # Zigzag: the last bit is the sign.
+            natural = value.astype(np.int64)
+            plain[base] = ((natural >> 1) ^ -(natural & 1)) * np.float64(tensors[f"{base}/{SCALE}"])
+        elif not (last == SCALE and f"{base}/{CODES}" in tensors):
+            plain[name] = value
+    return plain
+
+
+def uncoded(tensors: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The tensors of a file as they would be without compression: float32 in place of codes and scale."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    plain = []
+    for name, tensor in by_name.items():
+        base, _, last = name.rpartition("/")
+        if last == CODES and f"{base}/{SCALE}" in by_name:
+            plain.append(TensorSpec(base, "float32", tensor.shape))
+        elif not (last == SCALE and f"{base}/{CODES}" in by_name):
+            plain.append(tensor)
+    return tuple(plain)
 
 
 def with_what_travels(

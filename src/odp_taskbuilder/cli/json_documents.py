@@ -71,6 +71,8 @@ _TASK_ROUNDS = {
     "metrics.*": "number: of the last round, as its metrics file holds them",
     "communication.broadcast": "integer: bytes sent to clients in all rounds",
     "communication.aggregated": "integer: bytes that came from clients in all rounds",
+    "communication.broadcast_wire": "integer: of the bytes sent, after gzip; 0 where nobody looked",
+    "communication.aggregated_wire": "integer: of the bytes that came, after gzip; 0 where nobody looked",
 }
 
 
@@ -165,6 +167,7 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "traffic[].upload_bytes": "null|integer: of the update that each device uploads per round",
         **_below("traffic[].download[]", _TENSOR),
         **_below("traffic[].upload[]", _TENSOR),
+        "traffic[].without_codes": "object: download_bytes and upload_bytes as they were without codes, where they are others",
         "configs[].directory": "text: of artifacts whose manifest tells what they were built with",
         "configs[].values.*.value": "null|text|number|boolean: by path of the field",
         "configs[].values.*.origin": "text: config, default, derived or option",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Optional
 
 import click
@@ -11,9 +13,9 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
-from odp_taskbuilder.metrics.plot import plot_runs
+from odp_taskbuilder.metrics.plot import OVER, plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
-from odp_taskbuilder.metrics.run import select, short_name
+from odp_taskbuilder.metrics.run import Run, select, short_name
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 from odp_taskbuilder.transport.deadline import Network
@@ -31,6 +33,11 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 @click.option(
     "--plot", "plot_file", type=_FILE, help="Plot each metric over the rounds, all runs in one figure (.png, .svg, .pdf)."
 )
+@click.option(
+    "--over",
+    type=click.Choice(list(OVER)),
+    help="Plot over what training transferred, both ways, instead of over rounds: bytes of files, or after gzip (wire).",
+)
 @click.option("--csv", "csv_file", type=_FILE, help="Write one line per run and round.")
 @click.option(
     "--logdir",
@@ -45,6 +52,7 @@ def command(
     task_id: Optional[int],
     patterns: tuple[str, ...],
     plot_file: Optional[pathlib.Path],
+    over: Optional[str],
     csv_file: Optional[pathlib.Path],
     logdir: Optional[pathlib.Path],
     json_mode: bool,
@@ -60,18 +68,20 @@ def command(
     \b
       odp-task metrics runs/digits --plot digits.png
       odp-task metrics runs/plain runs/private --metric loss --metric 'eval/*'
+      odp-task metrics runs/plain runs/compressed --metric 'eval/*accuracy' --plot bytes.png --over wire
       odp-task metrics gs://fcp-prod-m-0 --population_name digits --csv digits.csv
     """
     if csv_file is not None and csv_file.suffix.lower() not in ("", ".csv", ".txt"):
         raise errors.UsageError(f"{csv_file} is no name of a CSV file.", next_step="Name one that ends in .csv; --plot draws figures.")
     with output.stage("reading the metrics"):
-        runs = read_runs(sources, TaskFilter(population_name, task_id), network)
-    if patterns:
-        runs = select(runs, patterns)
+        everything = read_runs(sources, TaskFilter(population_name, task_id), network)
+    if over is not None:
+        _require_communication(everything, over, plot_file)
+    runs = select(everything, patterns) if patterns else everything
     shown = runs if patterns else [run.published() for run in runs]
     if plot_file is not None:
         with output.status("drawing"):
-            left_out = plot_runs(shown, plot_file)
+            left_out = plot_runs(_with_positions(shown, everything, over), plot_file, over)
         output.note(f"Wrote {plot_file}." + (f" Left out, as they are 0: {', '.join(map(short_name, left_out))}." if left_out else ""))
     if csv_file is not None:
         write_csv(runs, csv_file)
@@ -83,3 +93,27 @@ def command(
         output.print_json({"runs": [{"run": run.name, "rounds": run.rounds} for run in runs]})
         return
     output.show("\n\n".join(format_run(run) for run in shown))
+
+
+def _require_communication(runs: Sequence[Run], over: str, plot_file: Optional[pathlib.Path]) -> None:
+    if plot_file is None:
+        raise errors.UsageError("--over says over what to plot; there is no --plot.")
+    silent = [run.name for run in runs if OVER[over][0] not in run.metric_names()]
+    if silent:
+        raise errors.UsageError(
+            f"{', '.join(silent)}: no round says what had been transferred ({OVER[over][0]}).",
+            next_step="`odp-task simulate` with --engine local writes it.",
+        )
+
+
+def _with_positions(shown: Sequence[Run], everything: Sequence[Run], over: Optional[str]) -> Sequence[Run]:
+    """The runs as they are shown, with what they are plotted over."""
+    if over is None:
+        return shown
+    name = OVER[over][0]
+    return [
+        dataclasses.replace(
+            run, rounds={number: {**values, **whole.only([name]).rounds[number]} for number, values in run.rounds.items()}
+        )
+        for run, whole in zip(shown, everything)
+    ]

@@ -270,8 +270,10 @@ def _task_lines(name: str, task: TaskSummary) -> list[str]:
         if client is None:
             continue
         round_ = task.metrics[f"communication/{direction}_bytes"]
+        wire = task.metrics.get(f"communication/{direction}_wire_bytes_per_client")
+        after_gzip = "" if wire is None else f" (after gzip {wire:,.0f})"
         lines.append(
-            f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client, {round_:,.0f} bytes in the last round, "
+            f"    {direction}: {client:,.0f} bytes ({8 * client:,.0f} bits) per client{after_gzip}, {round_:,.0f} bytes in the last round, "
             f"{total:,} bytes in all"
         )
     return lines

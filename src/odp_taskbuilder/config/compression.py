@@ -19,6 +19,8 @@ MIN_BITS, MAX_BITS = 2, 8
 # Of a model: one byte each in a checkpoint, whose integers take two from 128 on, and freshly initialised weights reach that with 8 bits.
 DEFAULT_MODEL_BITS = 7
 DEFAULT_ABOVE = 10_000
+# Names of the two tensors that take the place of one in files, below its name.
+CODES, SCALE = "codes", "scale"
 
 
 @keyword_only

@@ -64,6 +64,8 @@ def _document(path: pathlib.Path) -> dict[str, Any]:
     if (path / artifact_set.MANIFEST).exists():
         made = manifest.read_manifest(path)
         document[artifact_set.MANIFEST] = {"inputs": made.inputs, "versions": made.versions, "config": resolved_config(path)}
+        if made.compression.is_on:
+            document[artifact_set.MANIFEST]["compression"] = dataclasses.asdict(made.compression)
     return document
 
 

@@ -46,12 +46,15 @@ def file_document(file: InspectedFile) -> dict[str, Any]:
 
 
 def traffic_document(traffic: Traffic) -> dict[str, Any]:
+    sizes = {"download_bytes": traffic.plain_download_bytes, "upload_bytes": traffic.plain_upload_bytes}
+    coded = {name: size for name, size in sizes.items() if size != getattr(traffic, name)}
     return {
         "plan_bytes": traffic.plan_bytes,
         "download_bytes": traffic.download_bytes,
         "upload_bytes": traffic.upload_bytes,
         "download": _tensors(traffic.download),
         "upload": _tensors(traffic.upload),
+        **({"without_codes": coded} if coded else {}),
     }
 
 

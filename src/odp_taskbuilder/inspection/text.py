@@ -303,6 +303,9 @@ def _traffic_table(inspection: Inspection) -> Iterator[str]:
         sizes = [entry.traffic.plan_bytes, entry.traffic.download_bytes, entry.traffic.upload_bytes]
         label = str(entry.directory / entry.task) if several else entry.task
         rows.append((f"  {label}", *map(size_text, [*sizes, None if None in sizes else sum(sizes)])))
+        plain = [sizes[0], entry.traffic.plain_download_bytes, entry.traffic.plain_upload_bytes]
+        if plain != sizes:
+            rows.append((f"  {label}, without codes", *map(size_text, [*plain, None if None in plain else sum(plain)])))
     width = max(len(row[0]) for row in rows)
     for label, *numbers in rows:
         yield f"{label:{width}}" + "".join(f"{number:>14}" for number in numbers)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Optional, Union
 
+from odp_taskbuilder.artifacts.coded_tensors import uncoded
 from odp_taskbuilder.artifacts.tensors import TensorSpec, checkpoint_bytes
 from odp_taskbuilder.inspection.checkpoint_facts import TensorFacts
 from odp_taskbuilder.inspection.plan_facts import DistributeAggregateServer, MapReduceServer, PlanFacts
@@ -23,6 +24,8 @@ class Traffic:
       download: tensors of the checkpoint that the device downloads, whose file has `download_bytes`.
       upload: tensors of its update, whose file has `upload_bytes`.
 
+      plain_download_bytes, plain_upload_bytes: what the files would have without codes; the same where there are none.
+
     A size is None where the files at hand leave a tensor's shape open.
     """
 
@@ -31,6 +34,8 @@ class Traffic:
     download_bytes: Optional[int]
     upload: tuple[TensorSpec, ...]
     upload_bytes: Optional[int]
+    plain_download_bytes: Optional[int]
+    plain_upload_bytes: Optional[int]
 
 
 def traffic_of(plan: PlanFacts, state: Iterable[_Tensor] = ()) -> Traffic:
@@ -44,7 +49,11 @@ def traffic_of(plan: PlanFacts, state: Iterable[_Tensor] = ()) -> Traffic:
     graph = plan.client.graph
     download = tuple(_with_shape(tensor, shapes) for tensor in graph.reads)
     upload = tuple(_with_shape(tensor, shapes) for tensor in graph.writes)
-    return Traffic(plan.client_only_plan_bytes, download, checkpoint_bytes(download), upload, checkpoint_bytes(upload))
+    sizes = {name: checkpoint_bytes(tensors) for name, tensors in (("download_bytes", download), ("upload_bytes", upload))}
+    for name, tensors in (("download_bytes", download), ("upload_bytes", upload)):
+        plain = uncoded(tensors)
+        sizes[f"plain_{name}"] = sizes[name] if len(plain) == len(tensors) else checkpoint_bytes(plain)
+    return Traffic(plan_bytes=plan.client_only_plan_bytes, download=download, upload=upload, **sizes)
 
 
 def _server_shapes(plan: PlanFacts, state: Mapping[str, _Tensor]) -> Mapping[str, _Tensor]:

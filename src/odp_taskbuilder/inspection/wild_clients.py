@@ -14,6 +14,7 @@ from typing import Optional
 
 import numpy as np
 
+from odp_taskbuilder.artifacts.coded_tensors import decoded
 from odp_taskbuilder.data import examples
 from odp_taskbuilder.data.synthetic import Feature
 
@@ -29,8 +30,6 @@ _ROUNDING = 1e-6
 # differential privacy sends weights only.
 _CLIPS = ("client/2/sum_params", "client/2", "client/1/sum_params", "client/1")
 _UPDATE = re.compile(r"update/1/(sum_state/)?\d+")
-# A coded tensor in place of one of these (learning/compression.py): integers, zigzag-coded, and the scale that they are multiplied by.
-_CODES, _SCALE = "/codes", "/scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +110,7 @@ def check_update(client: str, update: Mapping[str, np.ndarray], clip: Optional[f
 
 def _norm(update: Mapping[str, np.ndarray]) -> Optional[float]:
     """L2 norm over the weights in an update under a DP aggregator, coded ones as the server decodes them; None where there are none."""
-    weights = []
-    for name, value in update.items():
-        if _UPDATE.fullmatch(name):
-            weights.append(value.astype(np.float64))
-        elif name.endswith(_CODES) and _UPDATE.fullmatch(name[: -len(_CODES)]):
-            codes = value.astype(np.int64)
-            weights.append(((codes >> 1) ^ -(codes & 1)) * np.float64(update[name[: -len(_CODES)] + _SCALE]))
+    weights = [value.astype(np.float64) for name, value in decoded(update).items() if _UPDATE.fullmatch(name)]
     if not weights:
         return None
     return math.sqrt(sum(float(np.sum(np.square(value))) for value in weights))

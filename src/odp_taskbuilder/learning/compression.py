@@ -22,11 +22,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder.config.compression import Compression, levels
+from odp_taskbuilder.config.compression import CODES, SCALE, Compression, levels
 from odp_taskbuilder.learning.clipping import sum_of_squares
 
-# Names of the two tensors that take the place of one, below its name.
-CODES, SCALE = "codes", "scale"
 # Float32 arithmetic of both norms, of the scale and of the decoded values, with room: the norms are good to 5e-7 each.
 _SHORTENING = 1e-5
 # Keeps divisions defined where a tensor is zero; the clip knows no smaller magnitudes either.

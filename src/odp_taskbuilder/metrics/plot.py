@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import figure_file, plain_text
-from odp_taskbuilder.metrics.run import Run, metric_names, short_name
+from odp_taskbuilder.metrics.run import TRAINING_BYTES, TRAINING_WIRE_BYTES, Run, metric_names, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,11 +26,18 @@ _PLAIN = {"parse_math": False, "usetex": False}
 _MARKED_ROUNDS = 40
 
 
-def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> list[str]:
+# What metrics are plotted over: name of the choice -> the metric of a round that says how far training had come, and the label.
+OVER = {"bytes": (TRAINING_BYTES, "MiB of files"), "wire": (TRAINING_WIRE_BYTES, "MiB after gzip")}
+
+
+def plot_runs(runs: Sequence[Run], path: pathlib.Path, over: Optional[str] = None) -> list[str]:
     """Writes a figure with one panel per metric. The suffix of the path decides the format.
 
     The tasks of a run have one colour in all panels. A metric of training (solid) and of evaluation (dashed) share a panel, in which an
     evaluation stands over the training round that it evaluated, where that is known. Undefined values are gaps.
+
+    Args:
+      over: one of OVER: plot over what all clients of a simulation's training had transferred until a round, both ways. None for rounds.
 
     Returns:
       The metrics that were left out, because they are 0 in all rounds; none if all are.
@@ -39,7 +46,7 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> list[str]:
       UsageError: there is nothing to plot, or too much, or matplotlib does not know the format.
       StorageError: the file cannot be written.
     """
-    names = metric_names(runs)
+    names = [name for name in metric_names(runs) if over is None or name != OVER[over][0]]
     if not names:
         raise errors.UsageError("There is no metric to plot.")
     zero = [name for name in names if not any(values.get(name) for run in runs for values in run.rounds.values())]
@@ -60,7 +67,7 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path) -> list[str]:
     rows = math.ceil(len(panels) / columns)
     canvas = figure.Figure(figsize=(4.6 * columns, 3.1 * rows + 0.5), layout="constrained")
     for place, (title, metrics) in zip(_places(canvas, len(panels), rows, columns), panels.items()):
-        _draw(canvas.add_subplot(place), title, metrics, runs)
+        _draw(canvas.add_subplot(place), title, metrics, runs, over)
     # One legend for all panels; a run that lacks the first metric is in another panel.
     lines = {line.get_label(): line for panel in canvas.axes for line in panel.get_lines()}
     legend = canvas.legend(
@@ -87,7 +94,7 @@ def _places(canvas: Figure, count: int, rows: int, columns: int) -> Iterator[Sub
         yield grid[row, column * width : (column + 1) * width]
 
 
-def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run]) -> None:
+def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run], over: Optional[str]) -> None:
     from matplotlib import ticker
 
     groups = list(dict.fromkeys(run.group or run.name for run in runs))
@@ -96,9 +103,9 @@ def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run]) 
         for metric in metrics:
             is_evaluation = short_name(metric).startswith(_EVALUATION)
             points = [
-                (run.evaluated.get(number, number) if is_evaluation else number, values[metric])
+                (_position(run, number, over, is_evaluation), values[metric])
                 for number, values in run.rounds.items()
-                if metric in values
+                if metric in values and (over is None or OVER[over][0] in values)
             ]
             if points:
                 mark = "o" if len(points) <= _MARKED_ROUNDS else None
@@ -106,7 +113,17 @@ def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run]) 
                 label = plain_text.escaped(run.name)
                 panel.plot(*zip(*points), style, marker=mark, markersize=3, linewidth=1.4, color=colour, label=label)
     panel.set_title(plain_text.escaped(title if len(metrics) > 1 else short_name(metrics[0])), fontsize=10, **_PLAIN)
-    panel.set_xlabel("training round" if any(run.evaluated for run in runs) else "round", fontsize=9)
-    panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if over is None:
+        panel.set_xlabel("training round" if any(run.evaluated for run in runs) else "round", fontsize=9)
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    else:
+        panel.set_xlabel(OVER[over][1], fontsize=9)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)
+
+
+def _position(run: Run, number: int, over: Optional[str], is_evaluation: bool) -> float:
+    """Where a round is on the horizontal axis."""
+    if over is not None:
+        return run.rounds[number][OVER[over][0]] / (1 << 20)
+    return run.evaluated.get(number, number) if is_evaluation else number

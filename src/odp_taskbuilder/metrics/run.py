@@ -16,6 +16,9 @@ from odp_taskbuilder.base import plain_text
 
 # How the names of those metrics begin that a simulation adds to the plan's.
 COMMUNICATION_PREFIX, PROGRESS_PREFIX = SIMULATION_PREFIXES = ("communication/", "simulation/")
+# Bytes of all training rounds until a round of either task, both ways: of files, and after gzip.
+TRAINING_BYTES = f"{COMMUNICATION_PREFIX}training_bytes_cumulative"
+TRAINING_WIRE_BYTES = f"{COMMUNICATION_PREFIX}training_wire_bytes_cumulative"
 
 # Of a round: the training round whose checkpoint it read.
 CHECKPOINT_METRIC = f"{PROGRESS_PREFIX}checkpoint_round"

@@ -68,7 +68,9 @@ class CompiledWorker:
         self.scratch = pathlib.Path(setup.scratch)
         self.cache = _Cache()
         self.tasks = {
-            task_id: _CompiledTask(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph, setup.data[task_id])
+            task_id: _CompiledTask(
+                plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph, setup.data[task_id], task.rounds_updates
+            )
             for task_id, task in setup.tasks.items()
         }
 
@@ -93,11 +95,15 @@ class _CompiledTask:
       adds_up: whether the server plan's aggregation of two updates is that of their sum; None while nobody knows.
     """
 
-    def __init__(self, flatbuffer: bytes, data: Union[str, DataPart]):
+    def __init__(self, flatbuffer: bytes, data: Union[str, DataPart], rounds_updates: bool):
         self.data = data
         self.adds_up: Optional[bool] = None
         self.program: Optional[ClientProgram] = None
         self._untranslated: Optional[UntranslatedOp] = None
+        if rounds_updates:
+            reason = "clients round what they send (--compress_updates), and rounding makes steps of differences in the last bit"
+            self._untranslated = UntranslatedOp("FLOOR", "main", reason)
+            return
         try:
             self.program = ClientProgram(flatbuffer)
         except Untranslatable as found:

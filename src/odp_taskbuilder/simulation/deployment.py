@@ -13,6 +13,7 @@ from google.protobuf import message, text_format
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.artifacts.client_graph import describe_client_graph
+from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
 from odp_taskbuilder.data.synthetic import Feature
 from odp_taskbuilder.ops.tflite import read_tflite
@@ -32,6 +33,7 @@ class DeployedTask:
       report_goal: client reports without which no round completes.
       max_reports: how many are aggregated at most.
       features: what the client plan parses from each example.
+      rounds_updates: clients round what they send (config/compression.py).
     """
 
     task_id: int
@@ -40,6 +42,7 @@ class DeployedTask:
     report_goal: int
     max_reports: int
     features: tuple[Feature, ...]
+    rounds_updates: bool = False
 
     @property
     def digest(self) -> str:
@@ -59,6 +62,7 @@ class Deployment:
       checkpoint_selector: which training checkpoints the evaluation task reads.
       privacy: what accounting starts from, with `rounds` the task's total; None without a DP aggregator.
       inputs: digests of what the tasks were built from (artifacts.manifest); None where no manifest tells.
+      compression: with which they were built; none where no manifest tells.
     """
 
     population: str
@@ -71,6 +75,7 @@ class Deployment:
     evaluation_share: float = 0.0
     checkpoint_selector: Optional[CheckpointSelector] = None
     inputs: Optional[Mapping[str, str]] = None
+    compression: Compression = Compression()
 
 
 def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day: float) -> Deployment:
@@ -97,7 +102,9 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
     # What the artifacts were made from; a directory without a manifest does not tell.
     made = manifest.require_as_built(directory).manifest
     task = _read_task(directory / artifact_set.TASK)
+    compression = made.compression if made else Compression()
     training = _deployed(directory, "", task, TRAINING_TASK_ID)
+    training = dataclasses.replace(training, rounds_updates=compression.update_bits is not None)
     evaluation, share, selector = None, 0.0, None
     evaluation_task_file = directory / (artifact_set.EVALUATION_PREFIX + artifact_set.TASK)
     if evaluation_task_file.exists():
@@ -123,6 +130,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
         evaluation_share=share,
         checkpoint_selector=selector,
         inputs=made.inputs if made else None,
+        compression=compression,
     )
 
 

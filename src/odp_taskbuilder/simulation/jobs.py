@@ -61,6 +61,7 @@ class Cohort:
             client_ids=tuple(client_ids),
             partial=f"{self.directory}/partial_{number}",
             skip_bad_clients=self.skip_bad_clients,
+            sampled=number == 0,
             **options,
         )
 
@@ -77,6 +78,7 @@ class CohortResult:
       client_seconds: what each client took that ran in the interpreter, without what is around it.
       oversized_examples: examples that are larger than phones take.
       zeroed_clients: clients that reported nothing but zeros (runtime.client_runtime.sent_zeros).
+      sample: sizes of one client's update, as a file and after gzip; None where none was looked at.
     """
 
     partials: tuple[str, ...]
@@ -86,6 +88,7 @@ class CohortResult:
     client_seconds: tuple[float, ...] = ()
     oversized_examples: int = 0
     zeroed_clients: int = 0
+    sample: Optional[tuple[int, int]] = None
 
 
 @keyword_only
@@ -100,6 +103,7 @@ class ClientSession:
       compiled: run them compiled; such as cannot be, in the interpreter.
       compared: those of them that run in both ways.
       timed: measure both ways.
+      sampled: see what gzip makes of the first update, where it is a file of the interpreter's.
     """
 
     task_id: int
@@ -110,6 +114,7 @@ class ClientSession:
     compiled: bool = False
     compared: tuple[str, ...] = ()
     timed: bool = False
+    sampled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +160,7 @@ class SessionResult:
     compiled: clients whose updates come from a compiled program.
     comparisons: of clients that ran in both ways.
     seconds_compiled: of a client, without compiling; None where it was not asked for.
+    sample: sizes of one client's update, as a file and after gzip; None where none was looked at.
     """
 
     reports: int
@@ -166,6 +172,7 @@ class SessionResult:
     compiled: int = 0
     comparisons: tuple[Comparison, ...] = ()
     seconds_compiled: Optional[float] = None
+    sample: Optional[tuple[int, int]] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,4 +246,5 @@ def gathered(sessions: Sequence[ClientSession], results: Sequence[SessionResult]
         client_seconds=tuple(seconds for result in results for seconds in result.client_seconds),
         oversized_examples=sum(result.oversized_examples for result in results),
         zeroed_clients=sum(result.zeroed_clients for result in results),
+        sample=next((result.sample for result in results if result.sample is not None), None),
     )

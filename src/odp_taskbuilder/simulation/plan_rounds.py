@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Optional, Protocol
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
-from odp_taskbuilder.simulation.communication import Communication
+from odp_taskbuilder.simulation.communication import Communication, gzip_size, gzip_size_of
 from odp_taskbuilder.simulation.deployment import TRAINING_TASK_ID, DeployedTask
 from odp_taskbuilder.simulation.engines import Engine
-from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, WriteClientCheckpoint
+from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, CohortResult, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses, StartProcesses
 from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.sampling import noise_seed
@@ -97,6 +98,8 @@ class PlanRounds:
         self._engine = engine
         self._scratch = scratch
         self._options = options
+        # What gzip makes of the client plans.
+        self._plan_wire: dict[int, int] = {}
         self._server = start_processes("server", functools.partial(_make_server, tasks, options.noise_seed is not None), 1, scratch)
 
     def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
@@ -122,16 +125,27 @@ class PlanRounds:
         (metrics,) = self._server.run([job])
         for partial in result.partials:
             os.unlink(partial)
-        broadcast = len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size
+        communication = self._communication(task_id, client_checkpoint, len(client_ids), result)
         return RoundResult(
             metrics=metrics,
             new_checkpoint=new_checkpoint,
             reports=result.reports,
             bad_clients=result.bad_clients,
-            communication=Communication(broadcast * len(client_ids), result.update_bytes),
+            communication=communication,
             client_seconds=result.client_seconds,
             oversized_examples=result.oversized_examples,
             zeroed_clients=result.zeroed_clients,
+        )
+
+    def _communication(self, task_id: int, client_checkpoint: pathlib.Path, clients: int, result: CohortResult) -> Communication:
+        if task_id not in self._plan_wire:
+            self._plan_wire[task_id] = gzip_size(io.BytesIO(self._tasks[task_id].client_only_plan))
+        file_bytes, wire_bytes = result.sample or (1, 0)
+        return Communication(
+            broadcast=clients * (len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size),
+            aggregated=result.update_bytes,
+            broadcast_wire=clients * (self._plan_wire[task_id] + gzip_size_of(client_checkpoint)),
+            aggregated_wire=round(result.update_bytes * wire_bytes / file_bytes),
         )
 
     def close(self) -> None:

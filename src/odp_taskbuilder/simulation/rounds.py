@@ -14,7 +14,7 @@ from odp_taskbuilder.data.client_data import ClientData
 from odp_taskbuilder.metrics.run import PROGRESS_PREFIX
 from odp_taskbuilder.metrics.tensorboard import EventFile
 from odp_taskbuilder.simulation import round_checks
-from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative
+from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative, training_metrics
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
 from odp_taskbuilder.simulation.evaluation_schedule import choose_checkpoint, evaluation_rounds_due
 from odp_taskbuilder.simulation.plan_rounds import RoundResult, RoundRunner
@@ -200,6 +200,7 @@ class Rounds:
         if result.communication is not None:
             total = self._totals[kind] + result.communication
             metrics.update(communication_metrics(result.communication, total, len(cohort), result.reports))
+            metrics.update(training_metrics(total if kind == "training" else self._totals["training"]))
         if kind == "training":
             self._directory.keep_checkpoint(task.task_id, number, result.new_checkpoint)
         self._directory.finish_round(task.task_id, number, metrics)

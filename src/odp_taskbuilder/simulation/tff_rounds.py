@@ -85,11 +85,13 @@ class _Oracle:
         # TFF's runtime executes a placeholder that saved loops carry along.
         loaded, _ = retrace_model(load_model(setup.saved_model))
         model = training.with_metrics(loaded, spec.learning.metrics)
-        process = training.training_process(model, spec, privacy_budget(privacy))
+        process = training.training_process(model, spec, privacy_budget(privacy), deployment.compression)
         self._state_type = process.initialize.type_signature.result.member
         self._computations = {deployment.training.task_id: process.next}
         if deployment.evaluation is not None:
-            self._computations[deployment.evaluation.task_id] = evaluation.evaluation_computation(model, self._state_type)
+            self._computations[deployment.evaluation.task_id] = evaluation.evaluation_computation(
+                model, self._state_type, deployment.compression
+            )
         self._features = deployment.training.features
         self._data = {task_id: open_client_data(text, features=self._features) for task_id, text in setup.data.items()}
         self._parser = preprocessing.example_parser(loaded.input_spec, spec.label_name)

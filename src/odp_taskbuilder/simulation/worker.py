@@ -24,6 +24,7 @@ from odp_taskbuilder.data.synthetic import Feature
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime import client_runtime, server_runtime
 from odp_taskbuilder.runtime.partial_sums import weigh_partial
+from odp_taskbuilder.simulation.communication import gzip_size_of
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ApplyPartials,
@@ -63,8 +64,17 @@ class ClientWorker:
         sizes: list[int] = []
         bad_clients: list[BadClient] = []
         self.begin()
+        self._sample: Optional[tuple[int, int]] = None
         self.tasks[session.task_id].aggregator.aggregate_updates(self._updates(session, sizes, bad_clients), session.partial)
-        return SessionResult(len(sizes), sum(sizes), tuple(bad_clients), tuple(self.seconds), self._oversized, self.zeroed)
+        return SessionResult(
+            reports=len(sizes),
+            update_bytes=sum(sizes),
+            bad_clients=tuple(bad_clients),
+            client_seconds=tuple(self.seconds),
+            oversized_examples=self._oversized,
+            zeroed_clients=self.zeroed,
+            sample=self._sample,
+        )
 
     def begin(self) -> None:
         """Counts anew what a session counts."""
@@ -77,6 +87,8 @@ class ClientWorker:
             failure = self.run_client(session, client_id)
             if failure is None:
                 sizes.append(os.path.getsize(self.update_file))
+                if session.sampled and self._sample is None:
+                    self._sample = sizes[-1], gzip_size_of(self.update_file)
                 yield self.update_file
             elif session.skip_bad_clients:
                 bad_clients.append(BadClient(client_id, failure.message))

@@ -115,14 +115,12 @@ def test_every_option_of_every_command_is_among_them():
     assert {
         ("build", "task_builder_server"),
         ("build", "saved_model"),
-        ("build", "task_config"),
         ("build", "storage_path"),
         ("push", "task_management_server"),
         ("serve", "task_management_server"),
         ("serve", "allow_read"),
         ("serve", "allow_write"),
         ("metrics", "sources"),
-        ("data partition", "source"),
         ("privacy curve", "task_config"),
     } <= found
 

@@ -22,11 +22,14 @@ processor time, processes, file sizes and time, may make few of the kernel's cal
 force depends on the kernel: `sandbox.available()` tries each and says. Not covered: holes of the kernel, disk space (only the size of each
 file is bounded), reading memory of TensorFlow's that it left uninitialised in the child itself, and timing.
 
+`sandbox.close_off_this_process(...)` puts a process of one's own under the same protections, without limits and without a process namespace.
+
 Uses base/ and errors.py. What runs inside is the caller's, named as a function of an installed module.
 """
 
 from odp_taskbuilder.sandbox.client import Zygote, open_output, run
+from odp_taskbuilder.sandbox.confine import close_off_this_process
 from odp_taskbuilder.sandbox.limits import SandboxLimits
 from odp_taskbuilder.sandbox.protections import Protection, available
 
-__all__ = ["Protection", "SandboxLimits", "Zygote", "available", "open_output", "run"]
+__all__ = ["Protection", "SandboxLimits", "Zygote", "available", "close_off_this_process", "open_output", "run"]

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from odp_taskbuilder.sandbox import kernel, system_calls
 from odp_taskbuilder.sandbox.limits import SandboxLimits
@@ -135,18 +135,18 @@ def close_off(
     writable: Sequence[pathlib.Path],
     readable: Sequence[str],
     *,
-    home: pathlib.Path,
+    home: Optional[pathlib.Path] = None,
     in_namespaces: bool,
     control_group: bool = False,
 ) -> Mechanisms:
-    """Takes from this process, for good, what it could reach besides installed code and the given files, and changes to its home.
+    """Takes from this process, for good, what it could reach besides installed code and the given files.
 
     Must be called while this process has one thread. Returns what the kernel granted; `granted` is that from then on.
 
     Args:
       writable: directories, absolute.
       readable: files and directories, absolute.
-      home: the one of the writable directories that is HOME, TMPDIR and the working directory.
+      home: the one of the writable directories that becomes HOME, TMPDIR and the working directory; None leaves them.
     """
     os.umask(0o077)
     global granted
@@ -155,12 +155,13 @@ def close_off(
         with contextlib.suppress(OSError):
             kernel.make_mounts_read_only([str(path) for path in writable])
             given["read_only_mounts"] = True
-    # From here on the directory is the writable one, not the one that it was before.
-    os.chdir(home)
-    for name in ("HOME", "TMPDIR"):
-        os.environ[name] = str(home)
-    # The zygote may have asked for the directory already, and Python remembers the answer.
-    tempfile.tempdir = str(home)
+    if home is not None:
+        # From here on the directory is the writable one, not the one that it was before.
+        os.chdir(home)
+        for name in ("HOME", "TMPDIR"):
+            os.environ[name] = str(home)
+        # The zygote may have asked for the directory already, and Python remembers the answer.
+        tempfile.tempdir = str(home)
     with contextlib.suppress(OSError):
         kernel.join_new_session_keyring()
         given["keyring"] = True
@@ -182,6 +183,25 @@ def close_off(
         given["system_calls"] = True
     granted = Mechanisms(**given)
     return granted
+
+
+def close_off_this_process(writable: Sequence[str], readable: Sequence[str]) -> list[str]:
+    """Takes from this process, which is no zygote's, for good what it could reach besides installed code and the given files: the
+    network, other files, other processes as far as Landlock knows them, keys, privileges and rare system calls.
+
+    Must be called while this process has one thread. Nothing is bounded: neither memory nor time.
+
+    Args:
+      writable: directories.
+      readable: files and directories; those that do not exist count for nothing.
+
+    Returns:
+      What the kernel refused, each in a few words.
+    """
+    # Resolved while this process still sees everything.
+    directories = [pathlib.Path(path).resolve() for path in writable]
+    files = [os.path.realpath(path) for path in readable]
+    return close_off(directories, files, in_namespaces=enter_namespaces(of_processes=False)).missing()
 
 
 def _set_limit(bound: int, soft: int, hard: int) -> None:

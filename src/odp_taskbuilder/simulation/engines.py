@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data.part import DataPart
+from odp_taskbuilder.simulation.confined_data import readable_data
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ClientSession,
@@ -67,7 +68,11 @@ class LocalEngine:
         start_processes: StartProcesses = ChildProcesses,
     ):
         self._processes = start_processes(
-            "worker", functools.partial(_make_worker, tasks, data, str(scratch)), num_workers, scratch
+            "worker",
+            functools.partial(_make_worker, tasks, data, str(scratch)),
+            num_workers,
+            scratch,
+            readable=readable_data(data.values()),
         )
 
     def run(self, cohort: Cohort) -> CohortResult:
@@ -130,6 +135,7 @@ class CompiledEngine:
             num_workers,
             scratch,
             preload=("odp_taskbuilder.simulation.compiled_worker",),
+            readable=readable_data(data.values()),
         )
 
     def run(self, cohort: Cohort) -> CohortResult:

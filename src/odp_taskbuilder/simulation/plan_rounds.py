@@ -7,8 +7,9 @@ import functools
 import io
 import os
 import pathlib
+import stat
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
@@ -62,6 +63,11 @@ class RoundRunner(Protocol):
           OdpTaskError: a client is bad and must not be skipped, or something failed.
         """
 
+    def _say_weaknesses(self) -> None:
+        if not self._has_looked and self._server.weaknesses:
+            self._on_notice(f"the plans run in a sandbox without {', '.join(self._server.weaknesses)}")
+        self._has_looked = True
+
     def close(self) -> None:
         """Ends all processes."""
 
@@ -83,6 +89,12 @@ def require_checkpoint(path: pathlib.Path) -> None:
         ) from error
 
 
+def _require_file(path: pathlib.Path) -> None:
+    """Refuses what a stranger's plan may have left in the place of a file: it would be followed with the user's rights."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise errors.ArtifactError(f"The plan left something else than a file as {path.name}.")
+
+
 class PlanRounds:
     """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
 
@@ -93,20 +105,33 @@ class PlanRounds:
         scratch: pathlib.Path,
         options: RoundOptions,
         start_processes: StartProcesses = ChildProcesses,
+        *,
+        checkpoints: Sequence[pathlib.Path] = (),
+        on_notice: Callable[[str], None] = lambda notice: None,
     ):
+        """Starts the server's process.
+
+        Args:
+          checkpoints: files and directories that server checkpoints lie in.
+          on_notice: told, in a line, what the kernel refuses to the processes that execute the plans.
+        """
         self._tasks = tasks
         self._engine = engine
         self._scratch = scratch
         self._options = options
         # What gzip makes of the client plans.
         self._plan_wire: dict[int, int] = {}
-        self._server = start_processes("server", functools.partial(_make_server, tasks, options.noise_seed is not None), 1, scratch)
+        self._on_notice = on_notice
+        self._has_looked = False
+        make_server = functools.partial(_make_server, tasks, options.noise_seed is not None)
+        self._server = start_processes("server", make_server, 1, scratch, readable=[str(path) for path in checkpoints])
 
     def run_round(self, task_id: int, number: int, server_checkpoint: pathlib.Path, client_ids: Sequence[str]) -> RoundResult:
         client_checkpoint = self._scratch / "client_checkpoint"
         new_checkpoint = self._scratch / "server_checkpoint"
         require_checkpoint(server_checkpoint)
         self._server.run([WriteClientCheckpoint(task_id, str(server_checkpoint), str(client_checkpoint))])
+        self._say_weaknesses()
         result = self._engine.run(
             Cohort(
                 task_id=task_id,
@@ -123,6 +148,8 @@ class PlanRounds:
         if options.noise_seed is not None:
             job = dataclasses.replace(job, noise_seed=noise_seed(options.noise_seed, number))
         (metrics,) = self._server.run([job])
+        _require_file(client_checkpoint)
+        _require_file(new_checkpoint)
         for partial in result.partials:
             os.unlink(partial)
         communication = self._communication(task_id, client_checkpoint, len(client_ids), result)
@@ -147,6 +174,11 @@ class PlanRounds:
             broadcast_wire=clients * (self._plan_wire[task_id] + gzip_size_of(client_checkpoint)),
             aggregated_wire=round(result.update_bytes * wire_bytes / file_bytes),
         )
+
+    def _say_weaknesses(self) -> None:
+        if not self._has_looked and self._server.weaknesses:
+            self._on_notice(f"the plans run in a sandbox without {', '.join(self._server.weaknesses)}")
+        self._has_looked = True
 
     def close(self) -> None:
         self._engine.close()

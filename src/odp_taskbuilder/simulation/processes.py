@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import heapq
 import multiprocessing
 import multiprocessing.connection
@@ -21,13 +22,15 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn, Optional
 
-from odp_taskbuilder import errors
+from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.simulation import answers
 
 # Imported before the first child is forked.
 _PRELOADED = ["odp_taskbuilder.simulation.worker"]
@@ -35,6 +38,7 @@ _PRELOADED = ["odp_taskbuilder.simulation.worker"]
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # Workers that die on the same job, before the job is given up.
 MAX_DEATHS = 3
+_MAX_LAST_WORDS = 1 << 16
 # They end the command, which ends its children; a terminal sends them to all of its processes.
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,6 +51,9 @@ class ChildProcesses:
     """A fixed number of children that each make one handler and call it on the jobs that they are sent.
 
     A child that dies is replaced, and its job is done again. Making the handler is part of a child's first job.
+
+    Attributes:
+      weaknesses: what the kernel refused to confined children, once one has answered.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class ChildProcesses:
         *,
         preload: Sequence[str] = (),
         give_up: Optional[Callable[[Any, str], Any]] = None,
+        readable: Optional[Sequence[str]] = None,
     ):
         """Starts the children.
 
@@ -65,6 +73,8 @@ class ChildProcesses:
           name: of their logs.
           make_handler: called in each child with its position; must be importable there, like every job and result.
           scratch: directory for what the children write to stdout and stderr. They remove it when the parent was killed.
+          readable: files and directories. If given, children are confined (sandbox/): besides installed code they read these only, and
+            write into the scratch directory only; their answers are documents, of which nothing is run here.
           preload: more modules to import before the first child is forked; no use once there are children.
           give_up: makes the result of a job that killed its children, from the job and the reason; by default `run` raises.
         """
@@ -75,6 +85,8 @@ class ChildProcesses:
         self._make_handler = make_handler
         self._name = name
         self._scratch = scratch
+        self._readable = None if readable is None else tuple(readable)
+        self.weaknesses: list[str] = []
         self._children: list[_Child] = []
         if START_METHOD == "forkserver":
             with _signals_held_back():
@@ -135,10 +147,11 @@ class ChildProcesses:
             connections: dict[Any, int] = {self._children[position].connection: position for position in busy}
             for ready in multiprocessing.connection.wait(list(connections)):
                 position = connections[ready]
-                index = busy.pop(position)
+                index = busy[position]
                 try:
-                    outcome, value = self._children[position].connection.recv()
-                except (EOFError, OSError):
+                    outcome, value = self._children[position].receive()
+                except (EOFError, OSError, answers.NoAnswer):
+                    del busy[position]
                     deaths[index] += 1
                     if self._give_up is None or deaths[index] < MAX_DEATHS:
                         self._replace(position, jobs[index], deaths[index])
@@ -147,6 +160,11 @@ class ChildProcesses:
                     reason = self._death(position, jobs[index], deaths[index])
                     self._replace(position, jobs[index], deaths=0)
                     outcome, value = "returned", self._give_up(jobs[index], reason)
+                if outcome == answers.CONFINED:
+                    # Said before the first job is begun.
+                    self.weaknesses = list(value)
+                    continue
+                busy.pop(position, None)
                 if outcome == "raised":
                     failures[index] = value
                     needed = range(min(failures))
@@ -166,11 +184,12 @@ class ChildProcesses:
     def _start(self, position: int) -> _Child:
         connection, childs_end = self._context.Pipe()
         log = self._scratch / f"{self._name}_{position}.log"
-        process = self._context.Process(target=_serve, args=(childs_end, self._make_handler, position, str(log)), daemon=True)
+        args = (childs_end, self._make_handler, position, str(log), self._readable)
+        process = self._context.Process(target=_serve, args=args, daemon=True)
         process.start()
         # The child's end must be open in the child only: its closing is how its death shows.
         childs_end.close()
-        return _Child(process, connection, log)
+        return _Child(process, connection, log, is_confined=self._readable is not None)
 
     def _replace(self, position: int, job: Any, deaths: int) -> None:
         self._children[position].end()
@@ -186,7 +205,12 @@ class ChildProcesses:
 
 
 class ThisProcess:
-    """One child that is this process, for callers that are a worker process themselves: what a job raises is raised."""
+    """One child that is this process, for callers that are a worker process themselves, of what they have built: what a job raises is
+    raised, and nothing is confined.
+
+    Attributes:
+      weaknesses: none that would be news.
+    """
 
     def __init__(
         self,
@@ -196,10 +220,12 @@ class ThisProcess:
         scratch: pathlib.Path,
         *,
         preload: Sequence[str] = (),
+        readable: Optional[Sequence[str]] = None,
     ):
         """As ChildProcesses, of which there is one whatever `count` says."""
         self._make_handler = make_handler
         self._handler: Optional[Handler] = None
+        self.weaknesses: list[str] = []
 
     def run(self, jobs: Sequence[Any], *, children: Optional[Sequence[int]] = None) -> list[Any]:
         """Does jobs in their order."""
@@ -212,15 +238,25 @@ class ThisProcess:
 
 
 class _Child:
-    def __init__(self, process: Any, connection: multiprocessing.connection.Connection, log: pathlib.Path):
+    def __init__(self, process: Any, connection: multiprocessing.connection.Connection, log: pathlib.Path, *, is_confined: bool):
         self.process = process
         self.connection = connection
         self._log = log
+        self._is_confined = is_confined
 
     def send(self, job: Any) -> None:
         # A child that is dead by now shows so when its answer is awaited.
         with contextlib.suppress(OSError):
             self.connection.send(job)
+
+    def receive(self) -> tuple[str, Any]:
+        """What kind of answer it is, and the answer.
+
+        Raises:
+          EOFError, OSError: the child is dead.
+          answers.NoAnswer: a confined child sent something else.
+        """
+        return answers.read(self.connection) if self._is_confined else self.connection.recv()
 
     def end(self) -> None:
         if self.connection.closed:
@@ -234,9 +270,15 @@ class _Child:
 
     def last_words(self) -> str:
         with contextlib.suppress(OSError):
-            lines = self._log.read_text(errors="replace").strip().splitlines()
-            if lines:
-                return lines[-1]
+            # A confined child may have put something else in its place.
+            descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as log:
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode):
+                    log.seek(max(0, status.st_size - _MAX_LAST_WORDS))
+                    lines = log.read(_MAX_LAST_WORDS).decode(errors="replace").strip().splitlines()
+                    if lines:
+                        return lines[-1]
         return "none"
 
 
@@ -268,7 +310,11 @@ def _exit_reason(code: int) -> str:
 
 
 def _serve(
-    connection: multiprocessing.connection.Connection, make_handler: Callable[[int], Handler], position: int, log: str
+    connection: multiprocessing.connection.Connection,
+    make_handler: Callable[[int], Handler],
+    position: int,
+    log: str,
+    readable: Optional[Sequence[str]],
 ) -> None:
     """The life of a child."""
     # A process group of its own: what the child starts can be ended with it.
@@ -282,6 +328,13 @@ def _serve(
         _end(scratch, forkserver_pid)
     # Several processes share the cores: one thread each.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    send: Callable[[tuple[str, Any]], None] = connection.send
+    if readable is not None:
+        # Before there is a second thread.
+        missing = sandbox.close_off_this_process([scratch], readable)
+        send = functools.partial(answers.write, connection)
+        with contextlib.suppress(OSError):
+            send((answers.CONFINED, missing))
     threading.Thread(target=_end_with_parent, args=(scratch, forkserver_pid), daemon=True).start()
     handler = None
     while True:
@@ -299,7 +352,7 @@ def _serve(
         except Exception as error:  # noqa: BLE001 - raised again in the parent; a cause may not survive the way there.
             answer = ("raised", RuntimeError(f"{type(error).__name__}: {error}"))
         try:
-            connection.send(answer)
+            send(answer)
         except OSError:
             _end(scratch, forkserver_pid)
 
@@ -319,7 +372,8 @@ def _end(scratch: str, forkserver: int) -> NoReturn:
         shutil.rmtree(scratch, ignore_errors=True)
         if os.getppid() == forkserver:
             # It would end by itself, after taking TensorFlow down for some seconds.
-            with contextlib.suppress(ProcessLookupError):
+            # A confined child may not; then that process notices by itself.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(forkserver, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
     raise AssertionError("SIGKILL ends this process")

@@ -16,11 +16,12 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.data.part import DataPart
+from odp_taskbuilder.simulation.confined_data import readable_data
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ClientSession,
@@ -32,6 +33,9 @@ from odp_taskbuilder.simulation.jobs import (
     gathered,
 )
 from odp_taskbuilder.simulation.processes import MAX_DEATHS, ChildProcesses
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.simulation.worker import ClientWorker
 
 # Paths of sockets may have 107 bytes, of which Ray takes up to 65 below its directory.
 _MAX_DIRECTORY_BYTES = 42
@@ -117,25 +121,33 @@ class _Driver:
 
 
 class _RayWorker:
-    """The actor: a ClientWorker with the files of its own machine."""
+    """The actor: a ClientWorker with the files of its own machine, in a confined process."""
 
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]]):
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        from odp_taskbuilder.simulation.worker import ClientWorker
-
         # An actor is killed, so that nothing cleans up behind it but the next one.
         self._directory = contextlib.ExitStack()
         self._scratch = self._directory.enter_context(private_directory(None, "odp-task-ray-"))
-        self._worker = ClientWorker(WorkerSetup(tasks, data, str(self._scratch)))
+        # Ray needs its sockets: what a plan may do, it does in another process.
+        make_worker = functools.partial(_make_worker, tasks, data, str(self._scratch))
+        self._processes = ChildProcesses("worker", make_worker, 1, self._scratch, readable=readable_data(data.values()))
 
     def run(self, session: ClientSession, checkpoint: bytes) -> tuple[SessionResult, bytes]:
         here = dataclasses.replace(
             session, checkpoint=str(self._scratch / "checkpoint"), partial=str(self._scratch / "partial")
         )
         pathlib.Path(here.checkpoint).write_bytes(checkpoint)
-        result = self._worker(here)
+        (result,) = self._processes.run([here])
         return result, pathlib.Path(here.partial).read_bytes()
+
+
+def _make_worker(
+    tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], scratch: str, position: int
+) -> ClientWorker:
+    from odp_taskbuilder.simulation.worker import ClientWorker
+
+    return ClientWorker(WorkerSetup(tasks, data, scratch))
 
 
 def _make_driver(

@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, Optional, Union
 
 from odp_taskbuilder import errors, installation
@@ -106,7 +106,8 @@ def simulate(
         stack.enter_context(directory.opened({**rounds.settings(), "oracle": options.engine == "tff"}))
         stack.callback(processes.stop_forkserver)
         engine = None if options.engine == "tff" else _make_engine(deployment, options, scratch, on_notice)
-        runner = _make_runner(deployment, options, engine, scratch)
+        checkpoints = (directory.root, deployment.initial_checkpoint)
+        runner = _make_runner(deployment, options, engine, scratch, checkpoints, on_notice)
         stack.callback(runner.close)
         summary = rounds.run(runner)
         return dataclasses.replace(summary, compiled=engine.share) if isinstance(engine, CompiledEngine) else summary
@@ -189,10 +190,15 @@ def _data(deployment: Deployment, options: SimulationOptions) -> dict[int, Union
 
 
 def _make_runner(
-    deployment: Deployment, options: SimulationOptions, engine: Optional[Engine], scratch: pathlib.Path
+    deployment: Deployment,
+    options: SimulationOptions,
+    engine: Optional[Engine],
+    scratch: pathlib.Path,
+    checkpoints: Sequence[pathlib.Path],
+    on_notice: Callable[[str], None],
 ) -> RoundRunner:
     if engine is not None:
-        return PlanRounds(_tasks(deployment), engine, scratch, options.rounds)
+        return PlanRounds(_tasks(deployment), engine, scratch, options.rounds, checkpoints=checkpoints, on_notice=on_notice)
     if options.saved_model is None or options.task_config is None:
         raise errors.UsageError(
             "The engine `tff` composes the learning process anew.", next_step="Add --saved_model and --task_config."

@@ -69,6 +69,7 @@ def others(tmp_path_factory):
             "artifacts": str(folder / "absent"),
             "saved_model": str(folder / "absent"),
             "task_config": str(_PROJECT / "configs/digits/train.pbtxt"),
+            "task_configs": str(_PROJECT / "configs/digits/train.pbtxt"),
             "configs": str(_PROJECT / "configs/digits/train.pbtxt"),
             # The service would serve for ever.
             "port": str(taken.getsockname()[1]),

@@ -17,7 +17,16 @@ def tasks(tmp_path_factory) -> pathlib.Path:
     """Artifacts of the digits model in directories by name (see build_tasks.py), with their configs beside them."""
     directory = tmp_path_factory.mktemp("tasks")
     script = pathlib.Path(__file__).with_name("build_tasks.py")
-    subprocess.run([sys.executable, script, directory], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, script, directory], check=True, capture_output=True, timeout=900)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def keras_tasks(tmp_path_factory) -> pathlib.Path:
+    """The same of models that were saved with save_keras_model (see build_keras_tasks.py)."""
+    directory = tmp_path_factory.mktemp("keras_tasks")
+    script = pathlib.Path(__file__).with_name("build_keras_tasks.py")
+    subprocess.run([sys.executable, script, directory], check=True, capture_output=True, timeout=900)
     return directory
 
 
@@ -31,7 +40,7 @@ def clients(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def run(tasks, clients, tmp_path):
+def run(request, clients, tmp_path):
     """Simulates a task; by default five rounds of ten clients. Returns (summary, run directory)."""
 
     def run(
@@ -43,19 +52,20 @@ def run(tasks, clients, tmp_path):
         data=clients / "train",
         artifacts=None,
         skip_bad_clients=False,
+        seed=0,
         on_notice=lambda notice: None,
         **options,
     ):
         directory = tmp_path / name
-        round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients)
+        round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients, seed=seed)
         options = simulate.SimulationOptions(
             data=str(data),
             rounds=round_options,
-            evaluation_data=str(clients / "test"),
             run_directory=directory,
-            **{"num_workers": 2, **options},
+            **{"num_workers": 2, "evaluation_data": str(clients / "test"), **options},
         )
-        return simulate.simulate(artifacts or tasks / task / "digits", options, on_round, on_notice), directory
+        built = artifacts or request.getfixturevalue("tasks") / task / "digits"
+        return simulate.simulate(built, options, on_round, on_notice), directory
 
     return run
 

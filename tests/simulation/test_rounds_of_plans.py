@@ -86,6 +86,33 @@ def test_a_convolutional_model_with_sparse_labels_passes_the_op_check_and_trains
     assert "Conv2DBackpropFilter" in (tasks / "convolutional" / "digits" / "report.pbtxt").read_text()
 
 
+def test_features_in_any_order_and_booleans_train_as_in_tff(run, keras_tasks, clients):
+    # Whether a digit is 0 or another one is a feature of this model.
+    data = f"{clients / 'train'}?pixels=x&flag=y&digit=y"
+    given = {"artifacts": keras_tasks / "named" / "digits", "rounds": 2, "data": data}
+    inputs = {"saved_model": keras_tasks / "named_model", "task_config": str(keras_tasks / "named.pbtxt")}
+    _, oracle_directory = run(name="tff", engine="tff", **given, **inputs)
+    _, directory = run(name="local", **given)
+    start, expected = weights(oracle_directory, 0), weights(oracle_directory, 2)
+    moved = np.linalg.norm(expected - start)
+    assert moved > 0.1
+    assert np.linalg.norm(weights(directory, 2) - expected) <= 1e-5 * moved
+
+
+def test_what_clients_draw_depends_on_client_round_and_seed_alone(run, keras_tasks, eleven_clients):
+    artifacts = keras_tasks / "drawing" / "digits"
+    _, one = run(name="one", artifacts=artifacts, num_workers=1, rounds=2)
+    _, two = run(name="two", artifacts=artifacts, num_workers=2, rounds=2)
+    assert files(one) == files(two)
+    # All ten clients take part, so that the seed makes no other difference.
+    trained = []
+    for seed in (0, 1):
+        _, directory = run(name=f"seed {seed}", artifacts=artifacts, seed=seed, rounds=1, data=eleven_clients)
+        trained.append(weights(directory, 1))
+    moved = np.linalg.norm(trained[0] - weights(directory, 0))
+    assert np.linalg.norm(trained[1] - trained[0]) > 0.01 * moved
+
+
 def test_communication_is_the_size_of_the_files(run, tasks, tmp_path):
     summary, directory = run(rounds=2)
     artifacts = tasks / "plain" / "digits"

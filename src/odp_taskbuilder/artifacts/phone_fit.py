@@ -21,7 +21,7 @@ from odp_taskbuilder.model.starter_config import example_features
 
 _FLOAT_BYTES = {"float32": 4, "float64": 8}
 # The longest encoding of an int64; of a float32; and of an empty string.
-_BYTES_PER_VALUE = {"float32": 4, "int64": 10, "int32": 10, "string": 2}
+_BYTES_PER_VALUE = {"float32": 4, "int64": 10, "int32": 10, "bool": 1, "string": 2}
 
 
 def weight_bytes(model: ModelSpec, compression: Compression = Compression()) -> int:

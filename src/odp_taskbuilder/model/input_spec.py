@@ -14,8 +14,8 @@ from odp_taskbuilder.scan import files
 from tensorflow.core.framework import types_pb2  # isort: skip
 from tensorflow.core.protobuf import saved_object_graph_pb2, struct_pb2  # isort: skip
 
-# What a tf.train.Example stores of each dtype that a model may take. It has no int32: those travel as int64.
-STORED_AS = {"float32": "float32", "int64": "int64", "string": "string", "int32": "int64"}
+# What a tf.train.Example stores of each dtype that a model may take. It has no int32 and no bool: those travel as int64, 0 for false.
+STORED_AS = {"float32": "float32", "int64": "int64", "string": "string", "int32": "int64", "bool": "int64"}
 _DTYPE_NAMES = {types_pb2.DT_FLOAT: "float32", types_pb2.DT_DOUBLE: "float64", types_pb2.DT_HALF: "float16"}
 
 
@@ -103,7 +103,7 @@ def check_parsable(what: str, tensor: TensorInfo) -> None:
     shape = "<unknown>" if tensor.shape is None else str(tensor.shape)
     if tensor.dtype not in STORED_AS:
         raise errors.ModelError(
-            f"{what} of the model has dtype {tensor.dtype}; examples hold float32, int64, string, or int32 as int64.",
+            f"{what} of the model has dtype {tensor.dtype}; examples hold float32, int64, string, or int32 and bool as int64.",
             next_step="Take one of these in the model's input_spec and cast inside the model.",
         )
     if not tensor.shape or None in tensor.shape[1:]:

@@ -163,7 +163,7 @@ def example_features(model: ModelSpec, label_name: Optional[str]) -> dict[str, T
         if not isinstance(structure, TensorInfo):
             raise errors.ModelError(
                 f"{name!r} of the model is a structure of several tensors.",
-                next_step="Examples on devices hold float32, int64, string, or int32 as int64, with known dimensions behind the batch.",
+                next_step="Examples on devices hold float32, int64, string, or int32 and bool as int64, with known dimensions behind the batch.",
             )
         check_parsable(f"The label {name!r}" if name == label_name else f"Feature {name!r}", structure)
     return examples

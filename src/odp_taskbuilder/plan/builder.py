@@ -67,6 +67,8 @@ def build_plan(
         work = distribute_aggregate.extract_tensorflow(components.client_work)
         update_type = work.type_signature.result
     graph_def, phase = client.client_graph(work, work.type_signature.parameter[1], update_type, source)
+    if not keep_ops:
+        _forget_seeds(graph_def)
     original_graph = tflite.convert(graph_def, phase.tensorflow_spec)
     plan.phase[0].client_phase.CopyFrom(phase)
     tflite_graph, ops = original_graph, ops_report(original_graph, allowlist=allowlist)
@@ -75,6 +77,13 @@ def build_plan(
     plan.client_tflite_graph_bytes = tflite_graph if keep_node_names else compaction.compact(tflite_graph)
     final = ops_report(plan.client_tflite_graph_bytes, allowlist=allowlist)
     return BuiltPlan(plan, dataclasses.replace(final, replaced=ops.replaced, kept=ops.kept), original_graph)
+
+
+def _forget_seeds(graph_def: tf.compat.v1.GraphDef) -> None:
+    """Has a graph draw anew every time: with a seed in it (`tf.random.set_seed`), all phones would draw the same in all batches of all rounds."""
+    for node in (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)):
+        if "seed" in node.attr and "seed2" in node.attr:
+            node.attr["seed"].i = node.attr["seed2"].i = 0
 
 
 def _replaced(

@@ -15,14 +15,13 @@ from typing import Any, Union
 import flatbuffers
 import numpy as np
 import tensorflow as tf
-from flatbuffers import flexbuffers
 from tensorflow.core.framework import dataset_options_pb2, node_def_pb2, types_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.runtime import plan_files
+from odp_taskbuilder.runtime import graph_edits, plan_files, seeded_draws
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -40,19 +39,30 @@ _kept_alive: list[tf.lite.Interpreter] = []
 class ClientRuntime:
     """One device: `run` trains (or evaluates) on one client's examples. Building costs about 50 ms, a run a few milliseconds.
 
+    Args:
+      seed_draws: make what the plan draws (dropout) a function of a seed that each `run` is given. Otherwise it is drawn from the
+        system's random numbers, as on a device.
+
     Raises:
       errors.ArtifactError: the plan is none that a device would run.
     """
 
-    def __init__(self, plan: plan_pb2.ClientOnlyPlan):
+    def __init__(self, plan: plan_pb2.ClientOnlyPlan, *, seed_draws: bool = False):
         spec = plan.phase.tensorflow_spec
         router = plan.phase.federated_compute
         self._token = spec.dataset_token_tensor_name
         self._input = router.input_filepath_tensor_name
         self._output = router.output_filepath_tensor_name
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(plan.tflite_graph, 0))
+        _read_tfrecords(model)
+        self._seeds_draws = seed_draws and seeded_draws.draws(model)
+        if self._seeds_draws:
+            seeded_draws.seed_draws(model)
+        builder = flatbuffers.Builder(len(plan.tflite_graph))
+        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         try:
             self._interpreter = tf.lite.Interpreter(
-                model_content=_with_tfrecord_source(plan.tflite_graph),
+                model_content=bytes(builder.Output()),
                 # The default delegate (XNNPACK) is not what devices use beside flex ops; flex ops work without it.
                 experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 num_threads=1,
@@ -64,18 +74,19 @@ class ClientRuntime:
         self._indices = {detail["name"]: detail["index"] for detail in self._interpreter.get_input_details()}
         # The checks of the device's engine.
         expected = {self._token, *(tensor.name for tensor in spec.input_tensor_specs)}
-        if set(self._indices) != expected or {self._input, self._output} - {""} != expected - {self._token}:
+        if set(self._indices) - {seeded_draws.STATE} != expected or {self._input, self._output} - {""} != expected - {self._token}:
             raise errors.ArtifactError(
                 f"The client plan feeds {sorted(expected)}, its graph takes {sorted(self._indices)}: a device would refuse it."
             )
 
-    def run(self, examples: Path, checkpoint: Path, update: Path) -> None:
+    def run(self, examples: Path, checkpoint: Path, update: Path, *, draws_seed: int = 0) -> None:
         """Executes the plan once.
 
         Args:
           examples: TFRecord file of serialized `tf.train.Example`s.
           checkpoint: what the server sent.
           update: file to write the client's update to.
+          draws_seed: 64 bits; of use with `seed_draws` only.
 
         Raises:
           errors.ArtifactError: an example lacks a feature of the plan or has another shape, or a file is not what it should be.
@@ -85,6 +96,8 @@ class ClientRuntime:
             if name:
                 # Strings go in as numpy byte strings; objects would be read as garbage.
                 self._interpreter.set_tensor(self._indices[name], np.array(os.fspath(path).encode()))
+        if self._seeds_draws:
+            self._interpreter.set_tensor(self._indices[seeded_draws.STATE], seeded_draws.state_of(draws_seed))
         try:
             self._interpreter.invoke()
         except UnicodeDecodeError as error:
@@ -128,53 +141,25 @@ def _reason(error: RuntimeError) -> str:
     return lines[0] if lines else "TensorFlow Lite gives no reason"
 
 
-def _with_tfrecord_source(tflite_graph: bytes) -> bytes:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_graph, 0))
+def _read_tfrecords(model: Any) -> None:
+    """Replaces ExternalDataset in a ModelT. Raises ArtifactError if there is none."""
     codes = [code.customCode for code in model.operatorCodes]
     if _EXTERNAL_DATASET not in codes:
         raise errors.ArtifactError("The client plan's graph has no ExternalDataset: it cannot read a device's examples.")
-    code = codes.index(_EXTERNAL_DATASET)
-    model.operatorCodes[code].customCode = b"FlexTFRecordDataset"
-    options_code = _add_flex_op(model, model.operatorCodes[code], b"FlexOptionsDataset")
+    external = codes.index(_EXTERNAL_DATASET)
     for subgraph in model.subgraphs:
         for position, operator in enumerate(subgraph.operators):
-            if operator.opcodeIndex == code:
-                compression = _add_constant(model, subgraph, schema.TensorType.STRING, _EMPTY_STRING)
-                buffer_size = _add_constant(model, subgraph, schema.TensorType.INT64, np.array([_READ_BUFFER_BYTES], np.int64))
-                options = copy.copy(operator)
+            if operator.opcodeIndex == external:
+                compression = graph_edits.add_constant(model, subgraph, schema.TensorType.STRING, _EMPTY_STRING)
+                buffer_size = graph_edits.add_constant(model, subgraph, schema.TensorType.INT64, np.array([_READ_BUFFER_BYTES], np.int64))
                 subgraph.tensors.append(copy.copy(subgraph.tensors[operator.outputs[0]]))
                 records = len(subgraph.tensors) - 1
-                operator.inputs = np.array([operator.inputs[0], compression, buffer_size], np.int32)
-                operator.outputs = np.array([records], np.int32)
-                operator.customOptions = _custom_options(_tfrecord_node())
-                options.opcodeIndex = options_code
-                options.inputs = np.array([records], np.int32)
-                options.customOptions = _custom_options(_options_node())
-                subgraph.operators.insert(position + 1, options)
+                source = [operator.inputs[0], compression, buffer_size]
+                subgraph.operators[position : position + 1] = [
+                    graph_edits.flex_operator(model, _tfrecord_node(), source, [records]),
+                    graph_edits.flex_operator(model, _options_node(), [records], operator.outputs),
+                ]
                 break
-    builder = flatbuffers.Builder(len(tflite_graph))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-def _add_constant(model: Any, subgraph: Any, dtype: int, content: np.ndarray) -> int:
-    buffer = schema.BufferT()
-    buffer.data = content.view(np.uint8)
-    model.buffers.append(buffer)
-    tensor = schema.TensorT()
-    tensor.type = dtype
-    tensor.shape = np.array([], np.int32)
-    tensor.hasRank = True
-    tensor.buffer = len(model.buffers) - 1
-    subgraph.tensors.append(tensor)
-    return len(subgraph.tensors) - 1
-
-
-def _add_flex_op(model: Any, like: Any, name: bytes) -> int:
-    code = copy.copy(like)
-    code.customCode = name
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _tfrecord_node() -> node_def_pb2.NodeDef:
@@ -195,12 +180,3 @@ def _options_node() -> node_def_pb2.NodeDef:
     node_def.attr["output_shapes"].list.shape.add()
     node_def.attr["metadata"].s = b""
     return node_def
-
-
-def _custom_options(node_def: node_def_pb2.NodeDef) -> np.ndarray:
-    """What a flex operator carries: the op's name and its NodeDef."""
-    builder = flexbuffers.Builder()
-    with builder.Vector():
-        builder.String(node_def.op)
-        builder.String(node_def.SerializeToString().decode())
-    return np.frombuffer(bytes(builder.Finish()), np.uint8)

@@ -41,6 +41,7 @@ class Cohort:
       checkpoint: file that the clients download.
       directory: for the partial sums of their updates.
       skip_bad_clients: count a client that fails instead of failing with it.
+      draws_seed: of what the clients' plans draw in this round.
     """
 
     task_id: int
@@ -48,6 +49,7 @@ class Cohort:
     client_ids: tuple[str, ...]
     directory: str
     skip_bad_clients: bool = False
+    draws_seed: int = 0
 
     def session(self, number: int, client_ids: Sequence[str], **options: Any) -> ClientSession:
         """Some of the clients as the session of a number, which names its partial sum.
@@ -62,6 +64,7 @@ class Cohort:
             partial=f"{self.directory}/partial_{number}",
             skip_bad_clients=self.skip_bad_clients,
             sampled=number == 0,
+            draws_seed=self.draws_seed,
             **options,
         )
 
@@ -100,6 +103,7 @@ class ClientSession:
       checkpoint: file that the clients download.
       partial: file to write the sum to.
       skip_bad_clients: count a client that fails instead of failing with it.
+      draws_seed: of what the clients' plans draw, together with their names.
       compiled: run them compiled; such as cannot be, in the interpreter.
       compared: those of them that run in both ways.
       timed: measure both ways.
@@ -111,6 +115,7 @@ class ClientSession:
     client_ids: tuple[str, ...]
     partial: str
     skip_bad_clients: bool = False
+    draws_seed: int = 0
     compiled: bool = False
     compared: tuple[str, ...] = ()
     timed: bool = False

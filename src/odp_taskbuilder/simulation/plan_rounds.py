@@ -19,7 +19,7 @@ from odp_taskbuilder.simulation.engines import Engine
 from odp_taskbuilder.simulation.jobs import ApplyPartials, BadClient, Cohort, CohortResult, WriteClientCheckpoint
 from odp_taskbuilder.simulation.processes import ChildProcesses, StartProcesses
 from odp_taskbuilder.simulation.round_options import RoundOptions
-from odp_taskbuilder.simulation.sampling import noise_seed
+from odp_taskbuilder.simulation.sampling import draws_seed, noise_seed
 
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.worker import ServerWorker
@@ -139,6 +139,7 @@ class PlanRounds:
                 client_ids=tuple(client_ids),
                 directory=str(self._scratch),
                 skip_bad_clients=self._options.skip_bad_clients,
+                draws_seed=draws_seed(self._options.seed, task_id, number),
             )
         )
         options = self._options

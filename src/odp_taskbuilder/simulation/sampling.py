@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +30,16 @@ def generator(seed: int, stream: str, number: int) -> np.random.Generator:
 def noise_seed(seed: int, number: int) -> int:
     """The seed of the noise of one training round, of 32 bits."""
     return int(generator(seed, "noise", number).integers(2**32))
+
+
+def draws_seed(seed: int, task_id: int, number: int) -> int:
+    """The seed of what clients draw in a round of a task, of 64 bits."""
+    return int(generator(seed, f"draws of task {task_id}", number).integers(2**64, dtype=np.uint64))
+
+
+def client_seed(draws_seed: int, client_id: str) -> int:
+    """The seed of what one client draws in a round, of 64 bits; the same whoever runs before it, and on whichever worker."""
+    return int.from_bytes(hashlib.blake2b(f"{draws_seed} {client_id}".encode(errors="surrogateescape"), digest_size=8).digest(), "little")
 
 
 class CohortSampler:

@@ -6,6 +6,7 @@ reports no communication.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -122,7 +123,11 @@ class _Oracle:
         except errors.OdpTaskError as error:
             raise named_after_client(error, client_id, next_step="Mend the data: --engine tff can skip no client.") from error
         serialized = tf.data.Dataset.from_tensor_slices(examples)
-        return serialized.batch(self._dataset.batch_size).map(self._parser.parse).take(self._dataset.max_batches)
+        batches = serialized.batch(self._dataset.batch_size).map(self._parser.parse).take(self._dataset.max_batches)
+        if isinstance(self._parser.features, Mapping):
+            # TFF serializes other mappings only where their names are in alphabetical order.
+            batches = batches.map(lambda features, label: (collections.OrderedDict(features), label))
+        return batches
 
     def _read_state(self, path: str) -> Any:
         from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint

@@ -35,6 +35,7 @@ from odp_taskbuilder.simulation.jobs import (
     WriteClientCheckpoint,
     named_after_client,
 )
+from odp_taskbuilder.simulation.sampling import client_seed
 
 
 class ClientWorker:
@@ -110,7 +111,8 @@ class ClientWorker:
         self._oversized += sum(len(example) > MAX_EXAMPLE_BYTES for example in examples)
         start = time.monotonic()
         try:
-            clients.device.run(self._examples_file, session.checkpoint, self.update_file)
+            seed = client_seed(session.draws_seed, client_id)
+            clients.device.run(self._examples_file, session.checkpoint, self.update_file, draws_seed=seed)
         except errors.ArtifactError as error:
             misfit = first_misfit(examples, clients.features)
             if misfit is not None:
@@ -131,7 +133,8 @@ class TaskClients:
     """
 
     def __init__(self, task: DeployedTask, data: ClientData):
-        self.device = client_runtime.ClientRuntime(plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan))
+        plan = plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan)
+        self.device = client_runtime.ClientRuntime(plan, seed_draws=True)
         self.aggregator = _open_server(task)
         self.data = data
         self.features = task.features

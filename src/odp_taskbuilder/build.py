@@ -29,7 +29,7 @@ from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist
-from odp_taskbuilder.ops.report import OpsReport, check_ops, check_runtime
+from odp_taskbuilder.ops.report import OpsReport, ReplacedOp, check_ops, check_runtime
 from odp_taskbuilder.privacy import PrivacyBudget, budget_of
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.stores import inputs
@@ -277,7 +277,9 @@ def build_tasks(
         group.eval_task.CopyFrom(task)
         eval_artifacts = _task_artifacts(built.plan, initial_state.zero_checkpoint_writer(state_type), task)
 
-    ops = {prefix: built.ops for prefix, built in plans.items()}
+    ops = {
+        prefix: dataclasses.replace(built.ops, replaced=(*_retraced(loops), *built.ops.replaced)) for prefix, built in plans.items()
+    }
     spec = spec.with_notices(tasks.notices_about_replaced_ops({prefix: of_task.replaced for prefix, of_task in ops.items()}))
     spec = spec.with_notices(
         dict.fromkeys(sentence for of_task in ops.values() for sentence in check_runtime(of_task, options.allow_runtime))
@@ -352,8 +354,28 @@ def _check_plan(built: builder.BuiltPlan, options: BuildOptions, loops: Sequence
         return check_ops(built.ops)
     except errors.UnsupportedOpsError as error:
         kept = [f"{loop.name} stays as it is: {loop.reason}." for loop in loops if loop.form == "kept"]
+        if options.keep_ops:
+            kept.append("Without --keep_ops most of them are replaced by ops that phones have.")
         error.next_step = "\n".join(filter(None, [*kept, error.next_step]))
         raise
+
+
+def _retraced(loops: Sequence[RetracedLoop]) -> list[ReplacedOp]:
+    """What is told of loops and conditionals that are no more as the model has them: as of any other op that was replaced."""
+    scans, unrolled, branches = ([loop for loop in loops if loop.form == form] for form in ("scan", "unrolled", "conditional"))
+    found = []
+    if scans or unrolled:
+        ways = []
+        if scans:
+            named = ", ".join(f"{loop.name} of {loop.steps} steps" for loop in scans)
+            ways.append(f"a loop whose gradient computes each step again ({named})")
+        if unrolled:
+            ways.append(f"its steps, one after the other ({', '.join(f'{loop.name} of {loop.steps}' for loop in unrolled)})")
+        found.append(ReplacedOp("While", len(scans) + len(unrolled), "; ".join(ways)))
+    if branches:
+        names = ", ".join(loop.name for loop in branches)
+        found.append(ReplacedOp("If", len(branches), f"a conditional whose gradient computes the branch taken again ({names})"))
+    return found
 
 
 def _task_artifacts(

@@ -12,22 +12,7 @@ from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.allowlist import Allowlist
 
 # One op of each line, but for L2Loss, which comes from the algorithm and not from a model.
-_LINES = (
-    "SparseSoftmaxCrossEntropyWithLogits",
-    "Conv2DBackpropFilter",
-    "DepthwiseConv2dNativeBackpropFilter",
-    "MaxPoolGrad",
-    "AvgPoolGrad",
-    "FusedBatchNormV3",
-    "EluGrad",
-    "SeluGrad",
-    "LeakyReluGrad",
-    "Relu6Grad",
-    "Softsign",
-    "Erf",
-    "ResizeNearestNeighborGrad",
-    "TensorListReserve",
-)
+_LINES = ("SparseSoftmaxCrossEntropyWithLogits", "TensorListReserve", "OptionalFromValue")
 
 
 def _table():

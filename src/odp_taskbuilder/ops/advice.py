@@ -1,6 +1,6 @@
 """What brings an op that phones lack, and what to write instead.
 
-The table is data: advice.json. Every line of it was tried: the source converts to the ops, what is advised to ops that phones have
+The table is data: advice.json. It is about ops that a build leaves as they are; what it replaces needs no advice. Every line of it was tried: the source converts to the ops, what is advised to ops that phones have
 (tests/ops/test_advice.py).
 """
 

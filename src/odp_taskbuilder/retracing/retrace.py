@@ -60,7 +60,7 @@ class _Function:
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *args: Any, **kwargs: Any) -> list[tf.Tensor]:
         bound = function_type_utils.canonicalize_function_inputs(args, kwargs, self._function.function_type)
-        outputs, _ = self._trace(self._function.function_type.unpack_inputs(bound))
+        outputs, _ = self._trace([_with_shape(tensor) for tensor in self._function.function_type.unpack_inputs(bound)])
         return outputs
 
     @property
@@ -93,6 +93,15 @@ class _Function:
         tracer = Tracer(_HANDLERS, self._library, differentiable=self._differentiable)
         values = tracer.run(self._graph, [*inputs, *self._function.captured_inputs])
         return [as_tensor(value) for value in values], tracer.report
+
+
+def _with_shape(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor with its static shape, the number of classes for example, in the graph: what a function returned has one in Python
+    only, which is gone when its caller is read from a file."""
+    shape = tensor.shape
+    if shape.rank is None or shape.rank < 2 or shape[0] is not None or None in shape.as_list()[1:] or tensor.op.type == "Placeholder":
+        return tensor
+    return tf.reshape(tensor, [-1, *shape[1:]])
 
 
 def _library(graph: FuncGraph) -> dict[str, FuncGraph]:

@@ -240,7 +240,18 @@ def _folded(tensor: tf.Tensor) -> Value:
     if tensor.shape.rank != 0 or not _is_discrete(tensor.dtype):
         return tensor
     value = tensor_util.try_evaluate_constant(tensor)
-    return tensor if value is None else Known(np.asarray(value))
+    if value is None and tensor.op.type == "StridedSlice":
+        value = _dimension(tensor.op)
+    return tensor if value is None else Known(np.asarray(value, tensor.dtype.as_numpy_dtype))
+
+
+def _dimension(op: tf.Operation) -> Optional[int]:
+    """A dimension that a StridedSlice takes out of a shape, where that one is known: TensorFlow tells it only if begin and end are constant
+    nodes, and here they may be made of constants."""
+    shape, begin = op.inputs[0].op, tensor_util.constant_value(op.inputs[1])
+    if shape.type != "Shape" or shape.inputs[0].shape.rank is None or begin is None or begin.shape != (1,) or op.get_attr("begin_mask"):
+        return None
+    return shape.inputs[0].shape[int(begin[0])]
 
 
 def _record_gradient(op: tf.Operation) -> None:

@@ -312,7 +312,7 @@ def _graph_values(
     budget = dataclasses.replace(
         budget, epsilon=0, delta=0, target_epsilon=0, rounds=1, population=1, sampling_rate=None, contributions_per_client=1
     )
-    texts = {"meant_for": "", "accountant": "", "assumptions": ()}
+    texts: dict[str, Any] = {"meant_for": "", "accountant": "", "assumptions": ()}
     options = dataclasses.replace(
         options,
         resolve=ResolveOptions(),

@@ -161,7 +161,8 @@ def _built(
             ]
         memory = BuildMemory()
         for number, build in enumerate(planned):
-            result, error, notices = None, None, []
+            result, error = None, None
+            notices: list[str] = []
             if isinstance(build.request, errors.OdpTaskError):
                 error = build.request
             elif failed and fail_fast:

@@ -80,7 +80,7 @@ class LoadedConfig:
 def config_places(patterns: Sequence[Union[str, os.PathLike]]) -> list[str]:
     """The files that patterns with *, ? and ** name; what names none as it is, so that whoever reads it reports it."""
     places = []
-    for pattern in map(os.fspath, patterns):
+    for pattern in (os.fspath(each) for each in patterns):
         found = [] if pattern == "-" or os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         places += found or [pattern]
     return places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -177,9 +178,9 @@ def _example(config: Message, path: str) -> str:
     return f"`{line}`" if line else ""
 
 
-def _at(config: Message, path: str) -> object:
+def _at(config: Message, path: str) -> Any:
     """The value at a path, of the first of repeated messages; None where the example has none."""
-    value: object = config
+    value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
         if not isinstance(value, (Message, str, bytes)) and hasattr(value, "__len__"):

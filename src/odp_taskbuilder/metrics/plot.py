@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import figure_file, plain_text
@@ -21,7 +21,7 @@ _COLUMNS = 3
 # What fits a figure that somebody looks at.
 _MAX_PANELS = 60
 # Names come from anyone: `$` begins no formula in them, and LaTeX, where somebody's settings want it, is not run on them.
-_PLAIN = {"parse_math": False, "usetex": False}
+_PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
 # Beyond this many rounds a mark on every one of them hides the line.
 _MARKED_ROUNDS = 40
 
@@ -69,9 +69,9 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path, over: Optional[str] = Non
     for place, (title, metrics) in zip(_places(canvas, len(panels), rows, columns), panels.items()):
         _draw(canvas.add_subplot(place), title, metrics, runs, over)
     # One legend for all panels; a run that lacks the first metric is in another panel.
-    lines = {line.get_label(): line for panel in canvas.axes for line in panel.get_lines()}
+    lines = {str(line.get_label()): line for panel in canvas.axes for line in panel.get_lines()}
     legend = canvas.legend(
-        lines.values(), lines.keys(), loc="outside upper center", ncols=min(4, len(lines)), fontsize=9, frameon=False
+        list(lines.values()), list(lines), loc="outside upper center", ncols=min(4, len(lines)), fontsize=9, frameon=False
     )
     for text in legend.get_texts():
         text.update(_PLAIN)

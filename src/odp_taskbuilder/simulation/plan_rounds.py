@@ -63,11 +63,6 @@ class RoundRunner(Protocol):
           OdpTaskError: a client is bad and must not be skipped, or something failed.
         """
 
-    def _say_weaknesses(self) -> None:
-        if not self._has_looked and self._server.weaknesses:
-            self._on_notice(f"the plans run in a sandbox without {', '.join(self._server.weaknesses)}")
-        self._has_looked = True
-
     def close(self) -> None:
         """Ends all processes."""
 

@@ -185,7 +185,8 @@ class ChildProcesses:
         connection, childs_end = self._context.Pipe()
         log = self._scratch / f"{self._name}_{position}.log"
         args = (childs_end, self._make_handler, position, str(log), self._readable)
-        process = self._context.Process(target=_serve, args=args, daemon=True)
+        context: Any = self._context  # typeshed's base class has no Process
+        process = context.Process(target=_serve, args=args, daemon=True)
         process.start()
         # The child's end must be open in the child only: its closing is how its death shows.
         childs_end.close()

@@ -114,7 +114,7 @@ def simulate(
 
 
 def open_simulation_data(
-    artifacts: Union[str, pathlib.Path], options: SimulationOptions
+    artifacts: Union[str, os.PathLike], options: SimulationOptions
 ) -> tuple[Deployment, ClientData, Optional[ClientData]]:
     """What is deployed, the training clients, and the evaluation clients if there is an evaluation task.
 

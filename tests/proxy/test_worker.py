@@ -131,7 +131,7 @@ def test_the_latency_command_prints_a_number_last(worker, tmp_path):
 
 @pytest.mark.full
 def test_a_whole_tuning_of_digits_from_candidates_to_a_ranking(tmp_path):
-    """Five candidates, few rounds of two clients: real builds, real rounds, a killed command, and the four commands in turn."""
+    """Five candidates, few rounds of two clients: real builds, real rounds, and the four commands in turn."""
     pytest.importorskip("sklearn")
     environment = {**os.environ, "PATH": f"{ODP_TASK.parent}:{os.environ['PATH']}"}
 

@@ -50,14 +50,15 @@ def started(tmp_path_factory):
 @pytest.mark.parametrize("name", SPECS)
 def test_the_models_file_tells_features_label_and_output(started, name):
     model = read_model_spec(started / "models" / name)
-    assert dataclasses.replace(model, weights=()) == SPECS[name]
+    assert dataclasses.replace(model, weights=(), trainable=()) == SPECS[name]
     assert [weight.shape for weight in model.weights] == WEIGHTS[name]
+    assert model.trainable == model.weights
 
 
 def test_the_published_model_is_read(golden):
     weights = tuple(TensorInfo("float32", shape) for shape in ((784, 256), (256,), (256, 2), (2,)))
     assert read_model_spec(golden / "keras_dense" / "model") == ModelSpec(
-        TensorInfo("float32", (None, 784)), TensorInfo("int64", (None, 1)), TensorInfo("float32", (None,)), weights
+        TensorInfo("float32", (None, 784)), TensorInfo("int64", (None, 1)), TensorInfo("float32", (None,)), weights, weights
     )
 
 

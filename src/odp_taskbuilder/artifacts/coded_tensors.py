@@ -42,14 +42,9 @@ class CodedTensors:
 
 def coded_tensors(tensors: Sequence[TensorInfo], compression: Compression) -> CodedTensors:
     """Which of a model's weights travel in codes where codes are asked for."""
-    sizes = [num_values(tensor) for tensor in tensors]
+    sizes = [tensor.num_values for tensor in tensors]
     coded = tuple(size for tensor, size in zip(tensors, sizes) if tensor.dtype == "float32" and compression.codes("float32", (size,)))
     return CodedTensors(coded, len(sizes), sum(sizes))
-
-
-def num_values(tensor: TensorInfo) -> int:
-    """Elements of a weight; 0 where its shape is not known."""
-    return math.prod(size or 0 for size in tensor.shape or (0,))
 
 
 def decoded(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

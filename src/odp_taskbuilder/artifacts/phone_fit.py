@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.coded_tensors import num_values
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_EXAMPLE_BYTES
 from odp_taskbuilder.config.compression import DEFAULT_MODEL_BITS, Compression
 from odp_taskbuilder.config.spec import TaskSpec
@@ -36,7 +35,7 @@ def weight_bytes(model: ModelSpec, compression: Compression = Compression()) -> 
             return code_bytes(compression.model_bits)
         return _FLOAT_BYTES.get(weight.dtype, 1)
 
-    return sum(num_values(weight) * value_bytes(weight) for weight in model.weights)
+    return sum(weight.num_values * value_bytes(weight) for weight in model.weights)
 
 
 def code_bytes(bits: int) -> int:

@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
-import numpy as np
-
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.keyword_only import keyword_only
 
@@ -60,8 +58,8 @@ class Compression:
         return self.update_bits is not None or self.model_bits is not None
 
     def codes(self, dtype: object, shape: Sequence[int]) -> bool:
-        """Whether a tensor of such dtype (anything that NumPy takes for one) and shape travels as codes."""
-        return np.dtype(dtype) == np.float32 and math.prod(shape) > self.above
+        """Whether a tensor of such dtype (its name, or NumPy's dtype or class) and shape travels as codes."""
+        return getattr(dtype, "__name__", str(dtype)) == "float32" and math.prod(shape) > self.above
 
 
 def levels(bits: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional, Union
@@ -35,6 +36,11 @@ class TensorInfo:
     def example_shape(self) -> Optional[tuple[Optional[int], ...]]:
         """The shape without the batch; None if the rank is unknown."""
         return None if self.shape is None else self.shape[1:]
+
+    @property
+    def num_values(self) -> int:
+        """Elements of a weight, whose shape has no batch; 0 where the shape is not known."""
+        return math.prod(size or 0 for size in self.shape or (0,))
 
     def __str__(self) -> str:
         if self.shape is None:

@@ -125,7 +125,7 @@ def cohorts(tasks, clients, tmp_path):
     deployment = load_deployment(tasks / "plain" / "digits", 1000, 24.0)
     tasks_by_id = {1: deployment.training}
     checkpoint = tmp_path / "client_checkpoint"
-    with ChildProcesses("server", functools.partial(plan_rounds._make_server, tasks_by_id), 1, tmp_path) as server:
+    with ChildProcesses("server", functools.partial(plan_rounds._make_server, tasks_by_id, False), 1, tmp_path) as server:
         server.run([WriteClientCheckpoint(1, str(deployment.initial_checkpoint), str(checkpoint))])
 
     def make(name):

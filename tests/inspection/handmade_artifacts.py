@@ -22,7 +22,7 @@ WEIGHT = (3, 2)
 _FLOAT = types_pb2.DT_FLOAT
 
 
-def save(folder, *, task="population_name: 'p'", report="", config=(), **options):
+def save(folder, *, task="population_name: 'p'", report="# made by hand\n", config=(), **options):
     """Writes the artifacts of a training task, with their manifest."""
     plan = make_plan(**options)
     client_plan = plan_pb2.ClientOnlyPlan(phase=plan.phase[0].client_phase, tflite_graph=plan.client_tflite_graph_bytes)

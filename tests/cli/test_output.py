@@ -18,7 +18,8 @@ _NAME = f"a{_STEERING}b"
 def test_nothing_is_printed_past_the_one_way():
     elsewhere = []
     for path in _SOURCE.rglob("*.py"):
-        if path.relative_to(_SOURCE).as_posix() == "cli/output.py":
+        # The second runs before anything is installed, and says sentences of its own.
+        if path.relative_to(_SOURCE).as_posix() in ("cli/output.py", "installation/support.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
@@ -40,7 +41,7 @@ def test_text_is_escaped(print_it, capsys):
 @pytest.mark.parametrize(
     "print_it, values",
     [
-        (lambda: output.print_json({_NAME: [_NAME]}), lambda document: [*document, *document[_NAME]]),
+        (lambda: output.print_json({_NAME: [_NAME]}), lambda document: [*(document.keys() - {"schema_version"}), *document[_NAME]]),
         (
             lambda: output.report_error(errors.ConfigError([errors.Problem(_NAME, source_line=_NAME)]), True),
             lambda document: [document["error"]["problems"][0][key] for key in ("message", "source_line")],

@@ -151,7 +151,13 @@ def test_no_process_outlives_the_command_and_finished_rounds_are_kept(number, co
     assert process.wait() == code
     assert "Traceback" not in rest
     wait_until(lambda: not descendants(mark))
-    assert set(memory_file_system.glob("odp-task-simulate-*")) <= before
+    left = set(memory_file_system.glob("odp-task-simulate-*")) - before
+    if number == signal.SIGKILL:
+        # Children that are confined can empty the directory of a parent that was killed, and not remove it.
+        for directory in left:
+            directory.rmdir()
+    else:
+        assert not left
     finished = list((run / "digits/1").glob("*/s/0/metrics"))
     assert len(finished) >= 3
     assert all((path.parent / "checkpoint").exists() for path in finished)

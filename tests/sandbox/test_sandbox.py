@@ -103,6 +103,8 @@ def test_errors_keep_their_class_and_content(call, name):
 def test_every_error_class_survives_the_way(call):
     """A class that errors.py gains must be listed, or it would arrive as another."""
     for error in errors.OdpTaskError.__subclasses__() + errors.ModelError.__subclasses__():
+        if error.__module__ != errors.__name__:  # Of a room above the sandbox, which no sandbox raises.
+            continue
         made = (
             error([])
             if error is errors.ConfigError

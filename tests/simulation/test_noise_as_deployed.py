@@ -88,7 +88,7 @@ def test_no_epsilon_is_claimed(tasks, clients, tmp_path):
     document = json.loads(CliRunner().invoke(cli, [*command, "--noise_as_deployed", "--json"]).stdout)
     assert document["privacy"] is None and document["noise_of_reports"] == 10
     changed = CliRunner().invoke(cli, [*command, "--clients_per_round", "10"])
-    assert isinstance(changed.exception, errors.UsageError) and "noise_as_deployed was True" in str(changed.exception)
+    assert isinstance(changed.exception, errors.UsageError) and "--noise_as_deployed was given and is not given" in str(changed.exception)
 
 
 def test_a_cohort_larger_than_the_task_takes_is_refused(simulated):

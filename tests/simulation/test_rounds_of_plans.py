@@ -124,8 +124,8 @@ def test_communication_is_the_size_of_the_files(run, tasks, tmp_path):
     assert 4 * 2410 < checkpoint < 4 * 2410 + 1000
     assert metrics["communication/aggregated_bytes_cumulative"] == 2 * 10 * update
     assert summary.training.communication.aggregated == 20 * update
-    # Of float32 weights gzip takes a tenth away, of a plan more than half.
-    assert 0.7 * update < metrics["communication/aggregated_wire_bytes_per_client"] < update
+    # Of float32 weights gzip takes a tenth away, of an update also its zeros (pixels that are never set), of a plan more than half.
+    assert 0.5 * update < metrics["communication/aggregated_wire_bytes_per_client"] < update
     plan = gzip.compress((artifacts / "client_only_plan.pb").read_bytes(), 6)
     assert 0.7 * checkpoint < metrics["communication/broadcast_wire_bytes_per_client"] - len(plan) < checkpoint
     for kind in (summary.training, summary.evaluation):

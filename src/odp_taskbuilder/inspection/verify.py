@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, checkpoint_reader, manifest
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_RUNTIME, MAX_TRAINING_SECONDS, SLOWDOWN
+from odp_taskbuilder.config.compression import CODES
 from odp_taskbuilder.inspection import checks
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts
 from odp_taskbuilder.inspection.inspect import inspect_file
@@ -22,8 +23,6 @@ from odp_taskbuilder.inspection.wild_clients import WildUpdates
 from odp_taskbuilder.ops.allowlist import Allowlist
 
 _ARTIFACTS = (artifact_set.PLAN, artifact_set.CLIENT_ONLY_PLAN, artifact_set.CHECKPOINT)
-# Names of tensors whose integers are codes (learning/compression.py).
-_CODES = "/codes"
 _MORE_BYTES = 16
 # How a file's name ends -> what it is. The names of client plans end as those of plans do.
 _KINDS = {artifact_set.CLIENT_ONLY_PLAN: "ClientOnlyPlan", artifact_set.PLAN: "Plan", artifact_set.CHECKPOINT: "checkpoint"}
@@ -240,6 +239,6 @@ def _compare_traffic(plan: PlanFacts, done: TrialRound) -> Iterator[str]:
         *((size, told.upload_bytes, told.upload, "a device uploads") for size in done.upload_bytes),
     ):
         # A code of 8 bits takes a second byte from 128 on; the lengths of messages that stand around codes may grow by some bytes.
-        more = sum(math.prod(tensor.shape or ()) + _MORE_BYTES for tensor in tensors if tensor.name.endswith(_CODES))
+        more = sum(math.prod(tensor.shape or ()) + _MORE_BYTES for tensor in tensors if tensor.name.endswith(f"/{CODES}"))
         if expected is not None and not expected <= size <= expected + more:
             yield f"{what} {size} bytes, where its tensors make {f'{expected} to {expected + more}' if more else expected}"

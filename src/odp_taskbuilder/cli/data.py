@@ -15,7 +15,7 @@ import click
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.example_format import ExampleFormat, format_of_artifacts, format_of_model
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.describe import DataDescription, describe
 from odp_taskbuilder.data.open import open_client_data
@@ -23,7 +23,7 @@ from odp_taskbuilder.data.partitioned_dataset import STRATEGIES, partition_datas
 from odp_taskbuilder.data.rows import decode, encode_rows, misfits, read_examples, to_document
 
 
-@click.group(cls=options.CommandGroup)
+@click.group(cls=commands.CommandGroup)
 def command() -> None:
     """Make and describe the data of simulated clients.
 

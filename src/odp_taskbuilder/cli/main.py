@@ -19,7 +19,7 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base import redaction
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, output
 from odp_taskbuilder.installation import support
 
 # Heading -> command name -> module below odp_taskbuilder.cli that defines `command`, and the line that `odp-task --help` shows for it.
@@ -68,7 +68,7 @@ class _Terminated(BaseException):
         self.exit_code = 128 + signum
 
 
-class _LazyGroup(options.CommandGroup):
+class _LazyGroup(commands.CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -76,14 +76,14 @@ class _LazyGroup(options.CommandGroup):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"odp_taskbuilder.cli.{_COMMANDS[cmd_name][0]}")
-        return options.with_verbosity(module.command)
+        return commands.with_verbosity(module.command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # click's own version imports every command for its help line.
         width = max(map(len, _COMMANDS))
-        for heading, commands in _GROUPS.items():
+        for heading, entries in _GROUPS.items():
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:{width}}", line) for name, (_, line) in commands.items()])
+                formatter.write_dl([(f"{name:{width}}", line) for name, (_, line) in entries.items()])
 
 
 def _normalize_token(token: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 import click
 
 from odp_taskbuilder import config, errors, privacy
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ASSUMED_ROUNDS_PER_DAY, DpAggregator, PrivacySpec
 from odp_taskbuilder.privacy.assumptions import meant_for, rounding_assumption
 from odp_taskbuilder.privacy.plot import plot_curve
@@ -124,7 +124,7 @@ def _checked(spec: PrivacySpec) -> PrivacySpec:
     return spec
 
 
-@click.group(cls=options.CommandGroup)
+@click.group(cls=commands.CommandGroup)
 def command() -> None:
     """Account for the differential privacy of a training task.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -49,6 +48,8 @@ def fault(package: Package) -> Optional[str]:
 
     An installation that was interrupted leaves files without their record, or a record of files that are not there. Takes milliseconds.
     """
+    import importlib.metadata  # Here: every command imports this module, and few look at packages.
+
     try:
         distribution = importlib.metadata.distribution(package.name)
         version = distribution.version
@@ -117,6 +118,8 @@ def require_sandbox() -> None:
 
 
 def _worker_path() -> Optional[pathlib.Path]:
+    import importlib.metadata
+
     try:
         return pathlib.Path(str(importlib.metadata.distribution(TFF).locate_file(WORKER)))
     except importlib.metadata.PackageNotFoundError:

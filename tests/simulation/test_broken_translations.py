@@ -49,30 +49,33 @@ class Broken:
         """The share of clients by which a broken entry is found; by whom it cannot even be traced, by all."""
         from odp_taskbuilder.compiled import translation
         from odp_taskbuilder.compiled.client_program import ClientProgram
-        from odp_taskbuilder.simulation.compiled_worker import compared
+        from odp_taskbuilder.simulation.comparison import compared
 
         entry = translation.TABLE.get(op)
         if op is not None:
             translation.TABLE[op] = dataclasses.replace(entry, apply=_wrong(entry.apply))
         try:
             program = ClientProgram(self._flatbuffer)
-            sums = [program.sums(self._checkpoint, [client]) for client in self._clients]
+            return sum(self._is_caught(program, *pair, compared) for pair in zip(self._clients, self._updates)) / len(self._clients)
         except translation.Untranslatable:
             return 1.0
         finally:
             if op is not None:
                 translation.TABLE[op] = entry
-        caught = 0
-        for number, (own, update) in enumerate(zip(sums, self._updates)):
-            try:
-                # A client that is given back takes no harm, and is not compared.
-                if not own.wild:
-                    compared(str(number), own.tensors, update)
-            except errors.ArtifactError:
-                caught += 1
-            else:
-                caught += bool(own.wild)
-        return caught / len(sums)
+
+    def _is_caught(self, program, client, update, compared):
+        def run(checkpoint):
+            sums = program.sums(checkpoint, [client])
+            return None if sums.wild else sums.tensors
+
+        own = run(self._checkpoint)
+        try:
+            # A client that is given back takes no harm, and is not compared; nor is the compiled update taken of one on a kink.
+            if own is not None:
+                compared("client", self._checkpoint, own, update, run)
+        except errors.ArtifactError:
+            return True
+        return own is None
 
 
 def _wrong(apply):

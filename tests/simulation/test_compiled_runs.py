@@ -1,11 +1,13 @@
 """Runs whose clients are compiled: the numbers of the interpreter, the same for any number of workers, wild and bad clients included."""
 
+import json
+
 import numpy as np
 import pytest
 from runs import files, weights, write_client
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.simulation import engines
+from odp_taskbuilder.simulation import engines, simulate
 
 pytest.importorskip("jax")
 PLAIN, PLAIN_DAF = "plain", "plain_daf"
@@ -100,3 +102,26 @@ def test_a_convolutional_model_trains_compiled_and_a_label_that_is_no_class_goes
     share = results["compiled"][0].compiled
     # Two training rounds of ten good clients, two evaluation rounds of two.
     assert (share.compiled, share.interpreted) == (24, 0)
+
+
+def test_auto_says_which_engine_it_takes_and_a_resumed_run_keeps_it_or_says_so(run, monkeypatch):
+    def ran(rounds, engine="auto"):
+        notices = []
+        summary, directory = run("plain", engine=engine, rounds=rounds, on_notice=notices.append)
+        ways = json.loads((directory / "simulation.json").read_bytes())["clients_ran"]
+        (line,) = [notice for notice in notices if notice.startswith("clients run")]
+        return line, ways, summary.compiled
+
+    # The engine of a command that names none.
+    assert simulate.SimulationOptions(data="x", rounds=None).engine == "auto"
+    line, ways, share = ran(1)
+    assert line == "clients run in the interpreter: 12 are done before their plan is compiled"
+    assert ways == {"1": "interpreter", "2": "interpreter"} and share is None
+    monkeypatch.setattr(engines, "_MIN_COMPILED_CLIENTS", 0)
+    assert ran(2)[0] == "clients run in the interpreter: so did those of the rounds that are there"
+    line, ways, share = ran(3, "compiled")
+    assert line == "clients run compiled from now on; those of the rounds that are there ran in the interpreter"
+    assert ways == {"1": "compiled", "2": "compiled"} and share.compiled == 12
+    line, ways, share = ran(4)
+    assert line == "clients run compiled, as those of the rounds that are there"
+    assert ways == {"1": "compiled", "2": "compiled"} and share.compiled == 12

@@ -57,10 +57,10 @@ _MAX_NAMED = 3
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    default="local",
+    default="auto",
     show_default=True,
     help="compiled: the client plan compiled by XLA, checked against the interpreter; local: the interpreter; auto: the faster "
-    "of both; ray: the interpreter on a Ray cluster; tff: TFF itself, to compare.",
+    "of both, or what the run that is resumed had; ray: the interpreter on a Ray cluster; tff: TFF itself, to compare.",
 )
 @click.option("--saved_model", type=_DIRECTORY, help="What the artifacts were built from (--engine tff).")
 @click.option("--task_config", type=options.PATH_OR_URL, help="What the artifacts were built from (--engine tff).")
@@ -251,10 +251,12 @@ def _privacy_lines(privacy: Optional[SpentPrivacy]) -> list[str]:
 
 def _compiled_line(share: CompiledShare) -> str:
     line = f"  compiled: {share.compiled} clients, in the interpreter: {share.interpreted}"
+    if share.kinks:
+        line += f"; rounding sent {share.kinks} of {share.compared} compared ones another way: the interpreter's update was taken"
     if share.worst is None:
         return line
     return (
-        f"{line}; {share.compared} ran in both ways, with a relative L2 difference of at most {share.worst.difference:.2g} "
+        f"{line}; {share.compared - share.kinks} ran in both ways, with a relative L2 difference of at most {share.worst.difference:.2g} "
         f"({share.worst.tensor})"
     )
 

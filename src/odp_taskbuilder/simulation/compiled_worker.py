@@ -1,7 +1,7 @@
 """A worker process that runs clients in compiled programs, and asks the interpreter about some of them.
 
-Nothing is taken on trust. Of some clients of a session each tensor of the compiled update is compared with the interpreter's; that the
-server plan's aggregation adds updates up, so that their sum may take the place of all of them, is tried out on one of them.
+Nothing is taken on trust. Of some clients of a session each tensor of the compiled update is compared with the interpreter's (comparison);
+that the server plan's aggregation adds updates up, so that their sum may take the place of all of them, is tried out on one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -23,6 +23,7 @@ from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.proto import plan_pb2
+from odp_taskbuilder.simulation.comparison import LOCAL, Tensors, compared, l2_distance, l2_norm
 from odp_taskbuilder.simulation.jobs import (
     BadClient,
     ClientSession,
@@ -39,13 +40,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1"]
 ).strip()
 
-from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram  # noqa: E402
+from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram, Sums  # noqa: E402
 from odp_taskbuilder.compiled.translation import Untranslatable  # noqa: E402
 
-# Relative L2 distance of a tensor of an update to the interpreter's.
-MAX_DIFFERENCE = 1e-5
-# A tensor may also differ by float32's resolution of the largest one of its update: it can be the small difference of large numbers.
-_RESOLUTION = 1e-7
 # Of what the server adds up: float32's, of sums of two.
 _MAX_SUM_DIFFERENCE = 1e-6
 # Parsed examples that a worker keeps for the next time that a client takes part.
@@ -55,7 +52,6 @@ _MAX_BLOCK_BYTES = 16 << 20
 _TIMED_CLIENTS = 64
 
 Examples = tuple[np.ndarray, ...]
-Tensors = Mapping[str, np.ndarray]
 # The data argument and the client.
 _Key = tuple[Union[str, DataPart], str]
 
@@ -132,6 +128,7 @@ class _CompiledSession:
         self._odd: list[str] = []
         self._bad: list[BadClient] = []
         self._comparisons: list[Comparison] = []
+        self._kinks: list[str] = []
         self._compiled = self._reports = 0
         # Of all compiled updates, and of a single one without its integers, which take more bytes the larger they are.
         self._integer_bytes = 0
@@ -170,6 +167,7 @@ class _CompiledSession:
             bad_clients=tuple(self._bad),
             compiled=self._compiled,
             comparisons=tuple(self._comparisons),
+            kinks=tuple(self._kinks),
             seconds_compiled=self._compiled_seconds,
             client_seconds=tuple(self._interpreter.seconds),
             oversized_examples=self._oversized,
@@ -191,7 +189,9 @@ class _CompiledSession:
             chosen = [position for position in tame if client_ids[position] in session.compared]
             # One update must be seen, also where those that were to be compared are wild.
             for position in chosen or tame[: self._example_update is None]:
-                self._compare(client_ids[position], clients[position])
+                own = self._compare(client_ids[position], clients[position])
+                if own is not None:
+                    self._take_out(client_ids[position], own, total)
             if session.timed and self._compiled_seconds is None and tame:
                 self._compiled_seconds = self._time([clients[position] for position in tame[:_TIMED_CLIENTS]])
         self._reports += self._compiled
@@ -206,8 +206,10 @@ class _CompiledSession:
                 if sums.wild:
                     self._odd.append(client_id)
                     continue
-                if client_id in self._session.compared or self._example_update is None:
-                    self._compare(client_id, examples)
+                is_compared = client_id in self._session.compared or self._example_update is None
+                if is_compared and self._compare(client_id, examples) is not None:
+                    self._odd.append(client_id)
+                    continue
                 self._compiled += 1
                 self._integer_bytes += sums.integer_bytes
                 self._reports += 1
@@ -227,20 +229,42 @@ class _CompiledSession:
             else:
                 raise failure
 
-    def _compare(self, client_id: str, examples: Examples) -> None:
-        """Runs a client in both ways. Raises ArtifactError if its updates differ."""
-        own = self._task.program.sums(self._checkpoint, [examples])
+    def _compare(self, client_id: str, examples: Examples) -> Optional[Sums]:
+        """Runs a client in both ways. Returns its compiled update if it lies on a kink, where both ways are right.
+
+        Raises:
+          ArtifactError: its updates differ, and rounding does not explain it.
+        """
+        program = self._task.program
+        own = program.sums(self._checkpoint, [examples])
         failure = None
         for _ in range(1 + self._session.timed):
             failure = failure or self._interpreter.run_client(self._session, client_id)
         if failure is not None:
             raise errors.ArtifactError(
-                f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step=_LOCAL
+                f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step=LOCAL
             )
         update = _read(self._interpreter.update_file)
         self._file_bytes = os.path.getsize(self._interpreter.update_file) - own.integer_bytes
-        self._comparisons.append(compared(client_id, own.tensors, update))
         self._example_update = update
+
+        def run(checkpoint: Tensors) -> Optional[Tensors]:
+            sums = program.sums(checkpoint, [examples])
+            return None if sums.wild else sums.tensors
+
+        comparison = compared(client_id, self._checkpoint, own.tensors, update, run)
+        if comparison is None:
+            self._kinks.append(client_id)
+            return own
+        self._comparisons.append(comparison)
+        return None
+
+    def _take_out(self, client_id: str, own: Sums, total: dict[str, np.ndarray]) -> None:
+        """Takes a client out of the compiled sum; the interpreter runs it instead."""
+        _add(total, {name: -value for name, value in own.tensors.items()})
+        self._compiled -= 1
+        self._integer_bytes -= own.integer_bytes
+        self._odd.append(client_id)
 
     def _try_adding_up(self, update: Tensors) -> bool:
         """Whether the aggregation of an update with itself is that of its double."""
@@ -253,7 +277,7 @@ class _CompiledSession:
             aggregate(updates, partial)
             results.append(_read(partial))
         return not any(
-            _distance(results[1][name], value) > _MAX_SUM_DIFFERENCE * max(_norm(value), 1.0)
+            l2_distance(results[1][name], value) > _MAX_SUM_DIFFERENCE * max(l2_norm(value), 1.0)
             for name, value in results[0].items()
         )
 
@@ -372,45 +396,6 @@ class _Cache:
 
 def _oversized(examples: Sequence[bytes]) -> int:
     return sum(len(example) > MAX_EXAMPLE_BYTES for example in examples)
-
-
-_LOCAL = "Run with --engine local, and report this: a translation of the compiled engine is wrong."
-
-
-def compared(client_id: str, own: Tensors, interpreted: Tensors) -> Comparison:
-    """Compares a client's update with the interpreter's.
-
-    Raises:
-      ArtifactError: a tensor differs; names the one that differs most.
-    """
-    if own.keys() != interpreted.keys():
-        odd = min(own.keys() ^ interpreted.keys())
-        raise errors.ArtifactError(f"Client {client_id!r}: only one of both updates holds {odd!r}.", next_step=_LOCAL)
-    largest = max((_norm(value) for value in interpreted.values() if value.ndim), default=0.0)
-    worst, tensor, worst_excess = 0.0, min(own), 0.0
-    for name, value in interpreted.items():
-        distance, norm = _distance(own[name], value), _norm(value)
-        allowed = MAX_DIFFERENCE * norm + (_RESOLUTION * largest if value.ndim else 0.0)
-        excess = distance / allowed if allowed else (np.inf if distance else 0.0)
-        if not excess <= worst_excess:
-            worst, tensor, worst_excess = (distance / norm if norm else distance), name, excess
-    if not worst_excess <= 1:
-        raise errors.ArtifactError(
-            f"Client {client_id!r}: the compiled update is not the interpreter's. {tensor} differs by {worst:.3g} of its L2 norm; "
-            f"{MAX_DIFFERENCE:g} is allowed.",
-            next_step=_LOCAL,
-        )
-    return Comparison(client_id, tensor, float(worst))
-
-
-def _norm(value: np.ndarray) -> float:
-    return float(np.linalg.norm(np.ravel(value).astype(np.float64)))
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    if a.shape != b.shape:
-        return np.inf
-    return _norm(a.astype(np.float64) - b.astype(np.float64))
 
 
 def _is_tame(examples: Examples) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import importlib.util
 import os
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
@@ -32,11 +34,16 @@ if TYPE_CHECKING:
     from odp_taskbuilder.simulation.compiled_worker import CompiledWorker
     from odp_taskbuilder.simulation.worker import ClientWorker
 
+# Told of a task whether its clients run compiled from now on.
+OnWay = Callable[[int, bool], None]
 # Data argument, or a part of it, of each task's clients.
 Data = Mapping[int, Union[str, DataPart]]
 
 # Clients of a round that run in both ways, of all workers together.
 _COMPARED_CLIENTS = 2
+# Where rounding sends so many of a task's compared clients two ways, and more than one in four, comparing says nothing any more.
+_MANY_KINKS = 4
+_COMPARED_PER_KINK = 4
 # Until a run has so many clients, compiling takes longer than it can save: a plan's programs take some ten seconds.
 _MIN_COMPILED_CLIENTS = 1500
 
@@ -105,6 +112,8 @@ class CompiledEngine:
         *,
         must_compile: bool,
         on_notice: Callable[[str], None],
+        on_way: OnWay = lambda task_id, compiled: None,
+        former: Mapping[int, bool] = types.MappingProxyType({}),
         start_processes: StartProcesses = ChildProcesses,
     ):
         """Starts the workers.
@@ -113,6 +122,8 @@ class CompiledEngine:
           must_compile: a plan that cannot be compiled is an error; otherwise it runs in the interpreter, as does one for which that is
             faster.
           on_notice: told which way a task goes, and why.
+          on_way: told which way a task goes.
+          former: whether a task ran compiled before, by its id; it goes on so, and is not measured again.
 
         Raises:
           UsageError: JAX is not installed.
@@ -122,10 +133,15 @@ class CompiledEngine:
         self.share = CompiledShare()
         self._must_compile = must_compile
         self._on_notice = on_notice
+        self._on_way = on_way
+        self._former = {} if must_compile else former
         self._num_workers = num_workers
         self._homes: dict[str, int] = {}
         # Whether a task runs compiled; it is not here before its first cohort.
         self._is_compiled: dict[int, bool] = {}
+        # Of each task, the clients that were compared, and those that lie on a kink.
+        self._compared: collections.Counter[int] = collections.Counter()
+        self._kinks: collections.Counter[int] = collections.Counter()
         self._cohorts = 0
         # A process that is shared is not ours to pin to a core.
         cores = num_workers if start_processes is ChildProcesses else None
@@ -143,21 +159,27 @@ class CompiledEngine:
 
         Raises:
           UnsupportedOpsError: the client plan cannot be compiled, and must be.
-          ArtifactError: a client's compiled update is not the interpreter's.
+          ArtifactError: a client's compiled update is not the interpreter's, or too many cannot be compared.
         """
         self._cohorts += 1
-        first = cohort.task_id not in self._is_compiled
+        task_id = cohort.task_id
+        first = task_id not in self._is_compiled
+        timed = first and not self._must_compile and task_id not in self._former
         if first:
-            self._is_compiled[cohort.task_id] = self._can_compile(cohort)
-        if not self._is_compiled[cohort.task_id]:
+            self._is_compiled[task_id] = self._former.get(task_id, True) and self._can_compile(cohort)
+        was_compiled = self._is_compiled[task_id]
+        if not was_compiled:
             sessions = deal_evenly(cohort)
             results = self._processes.run(sessions)
         else:
             shares = self._deal(cohort.client_ids)
-            sessions = self._compiled_sessions(cohort, shares, timed=first and not self._must_compile)
+            sessions = self._compiled_sessions(cohort, shares, timed=timed)
             results = self._processes.run(sessions, children=[position for position, share in enumerate(shares) if share])
-            if first and not self._must_compile:
-                self._keep_the_faster(cohort.task_id, results)
+            if timed:
+                self._keep_the_faster(task_id, results)
+            self._look_at_kinks(task_id, results)
+        if first or self._is_compiled[task_id] != was_compiled:
+            self._on_way(task_id, self._is_compiled[task_id])
         for result in results:
             self.share.add(result)
         return gathered(sessions, results)
@@ -213,6 +235,22 @@ class CompiledEngine:
             self._homes[client_id] = smallest
         return shares
 
+    def _look_at_kinks(self, task_id: int, results: Sequence[SessionResult]) -> None:
+        """Leaves a task to the interpreter whose clients rounding sends two ways again and again."""
+        on_kinks = sum(len(result.kinks) for result in results)
+        self._kinks[task_id] += on_kinks
+        self._compared[task_id] += on_kinks + sum(len(result.comparisons) for result in results)
+        kinks, compared = self._kinks[task_id], self._compared[task_id]
+        if kinks < _MANY_KINKS or _COMPARED_PER_KINK * kinks <= compared:
+            return
+        what = f"rounding sends {kinks} of {compared} compared clients another way"
+        if self._must_compile:
+            raise errors.ArtifactError(
+                f"Compiled updates of task {task_id} cannot be checked: {what}.", next_step="Run with --engine local."
+            )
+        self._is_compiled[task_id] = False
+        self._on_notice(f"task {task_id} runs in the interpreter from now on: {what}")
+
     def _keep_the_faster(self, task_id: int, results: Sequence[SessionResult]) -> None:
         compiled = [result.seconds_compiled for result in results if result.seconds_compiled is not None]
         interpreted = [seconds for result in results for seconds in result.client_seconds]
@@ -239,23 +277,42 @@ def make_auto_engine(
     *,
     clients: int,
     on_notice: Callable[[str], None],
+    on_way: OnWay = lambda task_id, compiled: None,
+    former: Mapping[int, bool] = types.MappingProxyType({}),
     start_processes: StartProcesses = ChildProcesses,
 ) -> Union[LocalEngine, CompiledEngine]:
-    """The engine that is likely to be done first: compiled, unless the run is short.
+    """The engine that is likely to be done first: compiled, unless the run is short. A run that is resumed goes on as it was.
 
     Args:
       clients: that the whole run has, about.
       on_notice: told which it is, and why.
+      on_way, former: as of CompiledEngine.
     """
     reason = None
-    if clients < _MIN_COMPILED_CLIENTS:
-        reason = f"{clients} clients are done before their plan is compiled"
-    elif not has_jax():
+    if not has_jax():
         reason = "JAX is not installed"
+    elif former and not any(former.values()):
+        reason = "so did those of the rounds that are there"
+    elif not former and clients < _MIN_COMPILED_CLIENTS:
+        reason = f"{clients:,} are done before their plan is compiled"
     if reason is not None:
         on_notice(f"clients run in the interpreter: {reason}")
+        for task_id in tasks:
+            on_way(task_id, False)
         return LocalEngine(tasks, data, num_workers, scratch, start_processes)
-    return CompiledEngine(tasks, data, num_workers, scratch, must_compile=False, on_notice=on_notice, start_processes=start_processes)
+    if former:
+        on_notice("clients run compiled, as those of the rounds that are there")
+    return CompiledEngine(
+        tasks,
+        data,
+        num_workers,
+        scratch,
+        must_compile=False,
+        on_notice=on_notice,
+        on_way=on_way,
+        former=former,
+        start_processes=start_processes,
+    )
 
 
 def _milliseconds(seconds: float) -> str:

@@ -163,7 +163,8 @@ class SessionResult:
     oversized_examples: examples that are larger than phones take.
     zeroed_clients: clients that reported nothing but zeros (runtime.client_runtime.sent_zeros).
     compiled: clients whose updates come from a compiled program.
-    comparisons: of clients that ran in both ways.
+    comparisons: of clients that ran in both ways, with the same update.
+    kinks: clients that ran in both ways with updates that differ, which rounding explains; the interpreter's is taken.
     seconds_compiled: of a client, without compiling; None where it was not asked for.
     sample: sizes of one client's update, as a file and after gzip; None where none was looked at.
     """
@@ -176,6 +177,7 @@ class SessionResult:
     zeroed_clients: int = 0
     compiled: int = 0
     comparisons: tuple[Comparison, ...] = ()
+    kinks: tuple[str, ...] = ()
     seconds_compiled: Optional[float] = None
     sample: Optional[tuple[int, int]] = None
 

@@ -63,18 +63,21 @@ class CompiledShare:
     Attributes:
       compiled, interpreted: clients that reported, by how they ran. The compared ones count as compiled.
       compared: clients that ran in both ways.
+      kinks: those of them whose updates differ because rounding sends them two ways; they count as interpreted.
       worst: the comparison with the largest difference; None before the first.
     """
 
     compiled: int = 0
     interpreted: int = 0
     compared: int = 0
+    kinks: int = 0
     worst: Optional[Comparison] = None
 
     def add(self, result: SessionResult) -> None:
         self.compiled += result.compiled
         self.interpreted += result.reports - result.compiled
-        self.compared += len(result.comparisons)
+        self.compared += len(result.comparisons) + len(result.kinks)
+        self.kinks += len(result.kinks)
         found = [comparison for comparison in (self.worst, *result.comparisons) if comparison is not None]
         self.worst = max(found, key=lambda comparison: comparison.difference, default=None)
 

@@ -1,6 +1,6 @@
 """The directory of a run, laid out as the server lays out its model bucket (spec: http_api.md, section 6).
 
-RUN/simulation.json                              what the run was started with
+RUN/simulation.json                              what the run was started with, and how its clients ran
 RUN/<population>/<task id>/<round>/s/0/checkpoint  server checkpoint after the round; of round 0 the initial one
 RUN/<population>/<task id>/<round>/s/0/metrics     written last: a round is finished when it is there
 """
@@ -21,6 +21,8 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.metrics.run import format_metrics, parse_metrics
 
 _SETTINGS = "simulation.json"
+# In that file, and no setting: a run may go on in another way.
+_CLIENTS_RAN = "clients_ran"
 # Of settings that are digests: what it means that they differ.
 _IN_WORDS = {
     "tasks": "the artifacts are not those that it ran (another build, or built again from other inputs)",
@@ -66,7 +68,7 @@ class RunDirectory:
             self._lock(lock)
             with _storage_errors("read", path):
                 if path.exists():
-                    self._check_settings(path, settings)
+                    self._check_settings(settings)
                 elif any(self.root.iterdir()):
                     raise errors.UsageError(f"{self.root} is not empty and holds no run.", next_step="Name another --run_dir.")
             if not path.exists():
@@ -75,6 +77,21 @@ class RunDirectory:
             yield
         finally:
             os.close(lock)
+
+    def ran_compiled(self) -> dict[int, bool]:
+        """Of each task whose clients ran in this run before, by id: whether they ran compiled, in the last command that ran some."""
+        ways = self._described().get(_CLIENTS_RAN)
+        if not isinstance(ways, dict):
+            return {}
+        return {int(task_id): way == "compiled" for task_id, way in ways.items() if task_id.isdecimal()}
+
+    def note_way(self, task_id: int, compiled: bool) -> None:
+        """Keeps how the clients of a task run."""
+        path, described = self.root / _SETTINGS, self._described()
+        ways = {**(described.get(_CLIENTS_RAN) or {}), str(task_id): "compiled" if compiled else "interpreter"}
+        if described.get(_CLIENTS_RAN) != ways:
+            with _storage_errors("write", path):
+                self._write(path, json.dumps({**described, _CLIENTS_RAN: ways}, indent=2).encode())
 
     def last_round(self, task_id: int) -> int:
         """Number of the last round that is finished; 0 if none is."""
@@ -130,13 +147,22 @@ class RunDirectory:
                     f"Another command is running in {self.root}.", next_step="Wait for its end, or name another --run_dir."
                 ) from None
 
-    def _check_settings(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    def _described(self) -> dict[str, Any]:
+        """What the file of settings holds. Raises UsageError if it is none."""
+        path = self.root / _SETTINGS
+        with _storage_errors("read", path):
+            content = path.read_bytes()
         try:
-            former = json.loads(path.read_bytes())
+            described = json.loads(content)
         except ValueError:
-            former = None
-        if not isinstance(former, dict):
+            described = None
+        if not isinstance(described, dict):
             raise errors.UsageError(f"{path} does not describe a run.", next_step="Name another --run_dir.")
+        return described
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        former = self._described()
+        former.pop(_CLIENTS_RAN, None)
         changed = [name for name in {**former, **settings} if former.get(name) != settings.get(name)]
         if changed:
             details = "; ".join(_IN_WORDS.get(name) or _change(name, former.get(name), settings.get(name)) for name in changed)

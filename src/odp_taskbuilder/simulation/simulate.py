@@ -12,8 +12,9 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
-from typing import Callable, Optional, Union
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, Optional, Union
 
 from odp_taskbuilder import errors, installation
 from odp_taskbuilder.base.keyword_only import keyword_only
@@ -28,7 +29,7 @@ from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.simulation import processes
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment, load_deployment
-from odp_taskbuilder.simulation.engines import CompiledEngine, Engine, LocalEngine, make_auto_engine
+from odp_taskbuilder.simulation.engines import CompiledEngine, Engine, LocalEngine, OnWay, make_auto_engine
 from odp_taskbuilder.simulation.plan_rounds import PlanRounds, RoundRunner
 from odp_taskbuilder.simulation.processes import StartProcesses
 from odp_taskbuilder.simulation.ray_engine import RayEngine
@@ -67,7 +68,7 @@ class SimulationOptions:
     evaluation_data: Optional[Union[str, DataPart]] = None
     run_directory: Optional[pathlib.Path] = None
     logdir: Optional[pathlib.Path] = None
-    engine: str = "local"
+    engine: str = "auto"
     num_workers: Optional[int] = None
     assumed_population: int = ASSUMED_POPULATION
     rounds_per_day: Optional[float] = None
@@ -105,7 +106,9 @@ def simulate(
         rounds = Rounds(deployment, data, evaluation_data, options.rounds, directory, on_round=on_round, logdir=options.logdir)
         stack.enter_context(directory.opened({**rounds.settings(), "oracle": options.engine == "tff"}))
         stack.callback(processes.stop_forkserver)
-        engine = None if options.engine == "tff" else _make_engine(deployment, options, scratch, on_notice)
+        engine = None
+        if options.engine != "tff":
+            engine = _make_engine(deployment, options, scratch, on_notice, former=directory.ran_compiled(), on_way=directory.note_way)
         checkpoints = (directory.root, deployment.initial_checkpoint)
         runner = _make_runner(deployment, options, engine, scratch, checkpoints, on_notice)
         stack.callback(runner.close)
@@ -164,14 +167,25 @@ def _make_engine(
     scratch: pathlib.Path,
     on_notice: Callable[[str], None],
     start_processes: StartProcesses = processes.ChildProcesses,
+    *,
+    former: Mapping[int, bool] = types.MappingProxyType({}),
+    on_way: OnWay = lambda task_id, compiled: None,
 ) -> Engine:
+    """Args: former, on_way: as of CompiledEngine."""
     tasks, data = _tasks(deployment), _data(deployment, options)
     num_workers = options.num_workers or available_processors()
+    more: dict[str, Any] = {"on_notice": on_notice, "on_way": on_way, "start_processes": start_processes}
     if options.engine == "auto":
         clients = round(options.rounds.rounds * options.rounds.clients_per_round * (1 + deployment.evaluation_share))
-        return make_auto_engine(tasks, data, num_workers, scratch, clients=clients, on_notice=on_notice, start_processes=start_processes)
-    if options.engine == "compiled":
-        return CompiledEngine(tasks, data, num_workers, scratch, must_compile=True, on_notice=on_notice, start_processes=start_processes)
+        return make_auto_engine(tasks, data, num_workers, scratch, clients=clients, former=former, **more)
+    is_compiled = options.engine == "compiled"
+    if former and is_compiled not in former.values():
+        ways = ("in the interpreter", "compiled")
+        on_notice(f"clients run {ways[is_compiled]} from now on; those of the rounds that are there ran {ways[not is_compiled]}")
+    if is_compiled:
+        return CompiledEngine(tasks, data, num_workers, scratch, must_compile=True, **more)
+    for task_id in tasks:
+        on_way(task_id, False)
     if options.engine == "ray":
         return RayEngine(tasks, data, num_workers, scratch)
     return LocalEngine(tasks, data, num_workers, scratch, start_processes)

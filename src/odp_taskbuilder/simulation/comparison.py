@@ -1,0 +1,138 @@
+"""Whether a compiled update is the interpreter's: tensor by tensor, and what may explain a difference.
+
+Two ways of adding up the same numbers differ by float32's rounding. Where the plan goes on smoothly so does the update; at a kink (relu at
+zero, two equal candidates of a maximum, a comparison) rounding decides which way a client goes, and its update jumps. Both ways are right
+then. `explained_by_rounding` tells such a client from a wrong translation by making the same jump happen: it runs the compiled client
+from weights that differ by no more than rounding does, and asks whether the differences that this makes add up to the one that was found.
+A wrong translation is not mended by other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Callable, Optional
+
+import numpy as np
+
+from odp_taskbuilder import errors
+from odp_taskbuilder.simulation.jobs import Comparison
+
+# Relative L2 distance of a tensor of an update to the interpreter's.
+MAX_DIFFERENCE = 1e-5
+# A tensor may also differ by float32's resolution of the largest one of its update: it can be the small difference of large numbers.
+_RESOLUTION = 1e-7
+# Weights that differ by so much, relative to each, a multiple of float32's 6e-8: less than the rounding of a sum of a hundred products.
+_NUDGES = (1e-7, 2e-7, 4e-7)
+_MAX_NUDGED_RUNS = 48
+# Each is as large as an update.
+_MAX_JUMPS = 16
+# Of the differences that nudges make, how much of each may be in the one that is explained: all of it or nothing, but for rounding.
+_MAX_SHARE = 1.5
+
+Tensors = Mapping[str, np.ndarray]
+
+LOCAL = "Run with --engine local, and report this: a translation of the compiled engine is wrong."
+
+
+def compared(
+    client_id: str, checkpoint: Tensors, own: Tensors, interpreted: Tensors, run: Callable[[Tensors], Optional[Tensors]]
+) -> Optional[Comparison]:
+    """Compares a client's compiled update with the interpreter's. None if they differ because the client lies on a kink.
+
+    Args:
+      checkpoint: what the client downloads.
+      run: makes the compiled update from another checkpoint; None if it is wild.
+
+    Raises:
+      ArtifactError: they differ, and rounding does not explain it; names the tensor that differs most.
+    """
+    try:
+        return _compared(client_id, own, interpreted)
+    except errors.ArtifactError:
+        if explained_by_rounding(checkpoint, own, interpreted, run):
+            return None
+        raise
+
+
+def _compared(client_id: str, own: Tensors, interpreted: Tensors) -> Comparison:
+    """Compares updates.
+
+    Raises:
+      ArtifactError: a tensor differs; names the one that differs most.
+    """
+    if own.keys() != interpreted.keys():
+        odd = min(own.keys() ^ interpreted.keys())
+        raise errors.ArtifactError(f"Client {client_id!r}: only one of both updates holds {odd!r}.", next_step=LOCAL)
+    allowed = _allowed(interpreted)
+    worst, tensor, worst_excess = 0.0, min(own), 0.0
+    for name, value in interpreted.items():
+        distance, norm = l2_distance(own[name], value), l2_norm(value)
+        excess = distance / allowed[name] if allowed[name] else (np.inf if distance else 0.0)
+        if not excess <= worst_excess:
+            worst, tensor, worst_excess = (distance / norm if norm else distance), name, excess
+    if not worst_excess <= 1:
+        raise errors.ArtifactError(
+            f"Client {client_id!r}: the compiled update is not the interpreter's. {tensor} differs by {worst:.3g} of its L2 norm; "
+            f"{MAX_DIFFERENCE:g} is allowed.",
+            next_step=LOCAL,
+        )
+    return Comparison(client_id, tensor, float(worst))
+
+
+def l2_norm(value: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ravel(value).astype(np.float64)))
+
+
+def l2_distance(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        return np.inf
+    return l2_norm(a.astype(np.float64) - b.astype(np.float64))
+
+
+def explained_by_rounding(
+    checkpoint: Tensors, own: Tensors, interpreted: Tensors, run: Callable[[Tensors], Optional[Tensors]], seed: int = 0
+) -> bool:
+    """Whether two updates that differ are those of a client on a kink. Args: as of `compared`."""
+    if own.keys() != interpreted.keys() or any(own[name].shape != value.shape for name, value in interpreted.items()):
+        return False
+    # Of a scalar that is zero nothing is allowed, and something must be the unit.
+    units = {name: allowed or MAX_DIFFERENCE for name, allowed in _allowed(interpreted).items() if interpreted[name].size}
+    starts = np.cumsum([0, *(interpreted[name].size for name in units)])[:-1]
+
+    def difference(update: Tensors) -> np.ndarray:
+        """To the compiled update, in units of what is allowed in each tensor."""
+        return np.concatenate([np.ravel(update[name].astype(np.float64) - own[name]) / unit for name, unit in units.items()])
+
+    def is_within(rest: np.ndarray) -> bool:
+        return bool(np.max(np.add.reduceat(np.square(rest), starts)) <= 1)
+
+    missing = difference(interpreted)
+    jumps: list[np.ndarray] = []
+    rng = np.random.default_rng(seed)
+    for count in range(_MAX_NUDGED_RUNS):
+        size = _NUDGES[count % len(_NUDGES)]
+        update = run({name: _nudged(value, size, rng) for name, value in checkpoint.items()})
+        jump = None if update is None else difference(update)
+        # None at all, or the same again, tells nothing.
+        if jump is None or is_within(jump) or any(is_within(jump - other) for other in jumps):
+            continue
+        jumps.append(jump)
+        columns = np.stack(jumps, 1)
+        shares, *_ = np.linalg.lstsq(columns, missing, rcond=None)
+        if is_within(missing - columns @ np.clip(shares, -_MAX_SHARE, _MAX_SHARE)):
+            return True
+        if len(jumps) == _MAX_JUMPS:
+            break
+    return False
+
+
+def _nudged(value: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    if value.dtype.kind != "f":
+        return value
+    return (value * (1 + size * rng.standard_normal(value.shape))).astype(value.dtype)
+
+
+def _allowed(interpreted: Tensors) -> dict[str, float]:
+    """By how much a compiled tensor of an update may differ, as L2 distance."""
+    largest = max((l2_norm(value) for value in interpreted.values() if value.ndim), default=0.0)
+    return {name: MAX_DIFFERENCE * l2_norm(value) + (_RESOLUTION * largest if value.ndim else 0.0) for name, value in interpreted.items()}

@@ -1,5 +1,6 @@
 """Each equivalent computes what TensorFlow's kernel computes: in TensorFlow, and in TFLite's interpreter with builtin ops alone."""
 
+import itertools
 import math
 
 import numpy as np
@@ -19,10 +20,14 @@ _NEWEST_RUNTIME = (2, 10, 0)
 _tested = set()
 
 
-def check(op, write, inputs, static=(), tolerance=_TOLERANCE):
+def check(op, write, inputs, static=(), tolerance=_TOLERANCE, wanted=None, has_kernel=True):
+    """Where `wanted` is given, TensorFlow's kernel is compared with it, too, if processors have one."""
     _tested.add(op)
     node = OneOp(op, write, inputs, static)
-    wanted = node.reference()
+    if wanted is None:
+        wanted = node.reference()
+    elif has_kernel:
+        assert worst_error(node.reference(), wanted) <= tolerance
     assert worst_error(node.in_tensorflow(), wanted) <= tolerance
     got, ops = node.in_tflite()
     assert worst_error(got, wanted) <= tolerance
@@ -61,15 +66,52 @@ def _attributes(strides, dilations, padding):
     return {"strides": [1, *strides, 1], "dilations": [1, *dilations, 1], "padding": padding}
 
 
+def _taps(drawn):
+    """(indices of a tap in the kernel, slices of the padded image that it meets), and what is padded on both sides."""
+    sizes, window, strides, dilations, _, outputs = drawn
+    reach = [(taps - 1) * dilation + 1 for taps, dilation in zip(window, dilations)]
+    padding = [max((output - 1) * stride + far - size, 0) for output, stride, far, size in zip(outputs, strides, reach, sizes)]
+    pads = [(0, 0), *((pad // 2, pad - pad // 2) for pad in padding), (0, 0)]
+    taps = []
+    for tap in itertools.product(*map(range, window)):
+        firsts = [index * dilation for index, dilation in zip(tap, dilations)]
+        spans = (slice(first, first + (output - 1) * stride + 1, stride) for first, output, stride in zip(firsts, outputs, strides))
+        taps.append((tap, (slice(None), *spans)))
+    return taps, pads
+
+
+def kernel_gradient(drawn, image, gradient):
+    """By definition, in double precision. TensorFlow's kernels on processors know no dilation unless oneDNN's serve, as by default on few."""
+    taps, pads = _taps(drawn)
+    padded, gradient = np.pad(image.astype(np.float64), pads), gradient.astype(np.float64)
+    result = np.zeros([*drawn[1], image.shape[-1], gradient.shape[-1]])
+    for tap, span in taps:
+        result[tap] = padded[span].reshape(-1, image.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
+    return result.astype(np.float32)
+
+
+def input_gradient(drawn, kernel, gradient):
+    """By definition, in double precision."""
+    taps, pads = _taps(drawn)
+    padded = np.zeros([gradient.shape[0], *(size + before + after for size, (before, after) in zip(drawn[0], pads[1:-1])), kernel.shape[-2]])
+    for tap, span in taps:
+        padded[span] += gradient.astype(np.float64) @ kernel[tap].astype(np.float64).T
+    inside = tuple(slice(before, before + size) for size, (before, _) in zip(drawn[0], pads[1:-1]))
+    return padded[(slice(None), *inside)].astype(np.float32)
+
+
 def check_kernel_gradient(drawn):
     sizes, window, strides, dilations, padding, outputs = drawn
     op = "Conv2DBackpropFilter" if len(sizes) == 2 else "Conv3DBackpropFilterV2"
+    image, gradient = _normal(2, *sizes, 3), _normal(2, *outputs, 4)
     check(
         op,
         lambda image, gradient: getattr(raw, op)(
             input=image, filter_sizes=[*window, 3, 4], out_backprop=gradient, **_attributes(strides, dilations, padding)
         ),
-        [_normal(2, *sizes, 3), _normal(2, *outputs, 4)],
+        [image, gradient],
+        wanted=[kernel_gradient(drawn, image, gradient)],
+        has_kernel=set(dilations) == {1},
     )
 
 
@@ -87,6 +129,8 @@ def check_input_gradient(drawn):
         ),
         [kernel, gradient],
         static=[kernel.shape, [None, *outputs, 4]],
+        wanted=[input_gradient(drawn, kernel, gradient)],
+        has_kernel=set(dilations) == {1},
     )
 
 
@@ -263,6 +307,8 @@ def test_batch_normalization(is_training, data_format):
     static = [None, 5, 7, 1] if data_format == "NCHW" else [None, 3, 3, 5]
     vector = np.abs(_normal(5)) + 0.1
     attributes = {"epsilon": 1e-3, "is_training": is_training, "data_format": data_format}
+    # What is kept for the gradient has no meaning outside training, where kernels differ: oneDNN's repeats the statistics, the other has zeros.
+    outputs = 5 if is_training else 3
     for factor in (1.0, 0.3):
         check(
             "FusedBatchNormV3",
@@ -270,7 +316,7 @@ def test_batch_normalization(is_training, data_format):
                 *raw.FusedBatchNormV3(
                     x=image, scale=scale, offset=offset, mean=mean, variance=variance, exponential_avg_factor=factor, **attributes
                 )
-            ][:5],
+            ][:outputs],
             [_normal(*shape), vector, _normal(5), _normal(5), vector],
             static=[static, [5], [5], [5], [5]],
         )

@@ -6,14 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.cli.main import cli
+from odp_taskbuilder.config.show import ResolvedValue
+from odp_taskbuilder.config.spec import Origin
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import plot_runs
 from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
 from odp_taskbuilder.metrics.run import TRAINING_BYTES, Run, format_metrics, parse_metrics
+from odp_taskbuilder.metrics.run_facts import Mechanism, RunFacts
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 
@@ -129,6 +135,56 @@ def test_tensorboard_finds_a_directory_per_run_with_scalars_by_round(tmp_path):
     assert scalars[:2] == [(1, "server/client_work/train/loss", 1.5), (2, "server/client_work/train/loss", np.float32(0.3))]
     assert scalars[2][:2] == (2, "server/eval/auc-roc")
     assert math.isnan(scalars[2][2])
+
+
+def hyperparameters(file):
+    """What TensorBoard's HParams plugin reads of an event file: name -> value, and the line of its table."""
+    values = [value for record in tfrecord.read_records(file) for value in event_pb2.Event.FromString(record).summary.value]
+    (found,) = [value for value in values if value.metadata.plugin_data.plugin_name == hparams_metadata.PLUGIN_NAME]
+    assert found.tag == hparams_metadata.SESSION_START_INFO_TAG
+    assert found.WhichOneof("value") == "tensor"
+    session = hparams_metadata.parse_session_start_info_plugin_data(found.metadata.plugin_data.content)
+    return {name: value.number_value or value.string_value for name, value in session.hparams.items()}, session.group_name
+
+
+def test_tensorboard_finds_the_hyperparameters_of_each_run_that_tells_them(tmp_path):
+    facts = RunFacts(
+        population="digits",
+        options={"clients_per_round": 10, "seed": 3},
+        clients=50,
+        evaluation_clients=0,
+        config=(
+            ResolvedValue("federated_learning.learning_process.client_learning_rate", 0.25, Origin.CONFIG),
+            ResolvedValue("federated_learning.learning_process.server_optimizer", "ADAM", Origin.DEFAULT),
+            ResolvedValue("policies.dataset_policy.batch_size", 4, Origin.CONFIG),
+            # As many as the budget asks for: the config does not say it.
+            ResolvedValue("differential_privacy.noise_multiplier", None, Origin.DERIVED),
+        ),
+        client_plans={},
+        mechanism=Mechanism("FIXED_GAUSSIAN", 0.75, 0.5),
+    )
+    for name in ("old", "private"):
+        for task in (1, 2):
+            write(tmp_path / name, "digits", task, 1, {"loss": 1.0})
+    (tmp_path / "private" / "facts.json").write_bytes(facts.to_json())
+    sources = [f"named={tmp_path / 'private'}", str(tmp_path / "old")]
+    done = CliRunner().invoke(cli, ["metrics", *sources, "--logdir", str(tmp_path / "logs")])
+    assert done.exit_code == 0, done.output
+    expected = {
+        "noise_multiplier": 0.75,
+        "clip_norm": 0.5,
+        "dp_aggregator": "FIXED_GAUSSIAN",
+        "clients_per_round": 10.0,
+        "seed": 3.0,
+        "client_learning_rate": 0.25,
+        "server_optimizer": "ADAM",
+        "batch_size": 4.0,
+    }
+    for task in (1, 2):
+        (file,) = (tmp_path / "logs" / f"named task {task}").iterdir()
+        assert hyperparameters(file) == (expected, "named")
+        (file,) = (tmp_path / "logs" / f"old task {task}").iterdir()
+        assert b"_hparams_" not in file.read_bytes()
 
 
 def test_summaries_stay_in_the_log_directory_whatever_the_runs_are_called(tmp_path):

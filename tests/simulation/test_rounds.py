@@ -12,6 +12,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.client_data import ClientData
+from odp_taskbuilder.metrics.run_facts import read_facts
 from odp_taskbuilder.privacy import privacy_budget
 from odp_taskbuilder.simulation.communication import Communication
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
@@ -148,6 +149,7 @@ def test_checkpoints_and_metrics_lie_where_the_server_puts_them(simulated, tmp_p
     simulated(rounds=2, evaluation=EVALUATION, share=0.6)
     # Five training clients a round bring three evaluation clients, which is one evaluation round.
     assert set(files(tmp_path / "run")) == {
+        "facts.json",
         "simulation.json",
         *(f"digits/1/{number}/s/0/checkpoint" for number in (0, 1, 2)),
         *(f"digits/1/{number}/s/0/metrics" for number in (1, 2)),
@@ -188,6 +190,27 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(simulated, tmp_path):
         assert all(whole[path] == mended[path] for path in whole if path.endswith("checkpoint"))
         finished = len([path for path in whole if path.endswith("metrics")]) - len(resumed.cohorts)
         assert finished == fail_at
+
+
+def test_what_a_run_has_spent_is_told_when_it_has_ended(simulated, tmp_path):
+    def told():
+        facts = read_facts(str(tmp_path / "run"))
+        return facts.rounds, facts.privacy
+
+    with pytest.raises(KeyboardInterrupt):
+        simulated(rounds=4, privacy=PRIVACY, runner=ScriptedRunner(tmp_path, fail_at=2))
+    assert told() == (None, None)
+    first = simulated(rounds=4, privacy=PRIVACY)[0].privacy
+    assert told() == (4, first)
+    with pytest.raises(KeyboardInterrupt):
+        simulated(rounds=6, privacy=PRIVACY, runner=ScriptedRunner(tmp_path, fail_at=1))
+    assert told() == (None, None)
+    second = simulated(rounds=6, privacy=PRIVACY)[0].privacy
+    assert told() == (6, second) and second.epsilon > first.epsilon
+    # A command that is refused changes nothing.
+    with pytest.raises(errors.UsageError, match="holds a run of 6 rounds"):
+        simulated(rounds=5, privacy=PRIVACY)
+    assert told() == (6, second)
 
 
 def test_a_checkpoint_without_metrics_is_not_a_finished_round(simulated, tmp_path):
@@ -423,7 +446,8 @@ def test_tensorboard_gets_every_round_as_it_is_finished(simulated, tmp_path):
         simulated(rounds=3, evaluation=EVALUATION, share=0.6, name=name, logdir=tmp_path / "logs")
     for kind in ("training", "evaluation"):
         (file,) = (tmp_path / "logs" / kind).iterdir()
-        events = [event_pb2.Event.FromString(record) for record in tfrecord.read_records(file)][1:]
+        _, hyperparameters, *events = [event_pb2.Event.FromString(record) for record in tfrecord.read_records(file)]
+        assert [value.metadata.plugin_data.plugin_name for value in hyperparameters.summary.value] == ["hparams"]
         assert [event.step for event in events] == [1, 2, 3]
         assert {value.tag for value in events[0].summary.value} > {
             "server/loss",

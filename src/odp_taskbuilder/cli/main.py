@@ -48,6 +48,7 @@ _GROUPS = {
         "simulate": ("simulate", "Run the built tasks on simulated clients."),
         "proxy": ("proxy", "Choose model and settings by cheap simulations that rank candidates as the full one does."),
         "metrics": ("metrics", "Show, plot and export the metrics of rounds."),
+        "report": ("report", "Write a page that compares runs: settings, privacy, ops, bytes, rounds and plots."),
     },
     "This installation": {
         "setup": ("setup", "Complete the installation of the wheel: add TensorFlow Federated."),

@@ -14,8 +14,9 @@ from odp_taskbuilder.cli import options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import OVER, plot_runs
-from odp_taskbuilder.metrics.reading import TaskFilter, read_runs
+from odp_taskbuilder.metrics.reading import TaskFilter, groups, read_runs
 from odp_taskbuilder.metrics.run import Run, select, short_name
+from odp_taskbuilder.metrics.run_facts import read_facts
 from odp_taskbuilder.metrics.table import format_run
 from odp_taskbuilder.metrics.tensorboard import write_summaries
 from odp_taskbuilder.transport.deadline import Network
@@ -42,7 +43,7 @@ _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 @click.option(
     "--logdir",
     type=click.Path(file_okay=False, path_type=pathlib.Path),
-    help="Write TensorBoard summaries, a directory per run; those of a former export are replaced.",
+    help="Write TensorBoard summaries, with hyperparameters, a directory per run; those of a former export are replaced.",
 )
 @options.json_option
 @network_options
@@ -87,7 +88,8 @@ def command(
         write_csv(runs, csv_file)
         output.note(f"Wrote {csv_file}.")
     if logdir is not None:
-        write_summaries(runs, logdir)
+        facts = {name: read_facts(source) for name, source in groups(sources).items()}
+        write_summaries(runs, logdir, {name: known.hyperparameters() for name, known in facts.items() if known is not None})
         output.note(f"Wrote {logdir}. Look at it with: tensorboard --logdir {logdir}")
     if json_mode:
         output.print_json({"runs": [{"run": run.name, "rounds": run.rounds} for run in runs]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ _COLUMNS = 3
 _MAX_PANELS = 60
 # Names come from anyone: `$` begins no formula in them, and LaTeX, where somebody's settings want it, is not run on them.
 _PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
+# Inches of a panel that stands alone: as wide on a phone, its text keeps the size of text there.
+_SINGLE = (3.4, 2.5)
 # Beyond this many rounds a mark on every one of them hides the line.
 _MARKED_ROUNDS = 40
 
@@ -46,20 +49,7 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path, over: Optional[str] = Non
       UsageError: there is nothing to plot, or too much, or matplotlib does not know the format.
       StorageError: the file cannot be written.
     """
-    names = [name for name in metric_names(runs) if over is None or name != OVER[over][0]]
-    if not names:
-        raise errors.UsageError("There is no metric to plot.")
-    zero = [name for name in names if not any(values.get(name) for run in runs for values in run.rounds.values())]
-    if len(zero) == len(names):
-        zero = []
-    panels: dict[str, list[str]] = {}
-    for name in names:
-        if name not in zero:
-            panels.setdefault(_panel_name(name), []).append(name)
-    if len(panels) > _MAX_PANELS:
-        raise errors.UsageError(
-            f"There are {len(panels):,} metrics to plot; a figure shows up to {_MAX_PANELS}.", next_step="Choose some with --metric."
-        )
+    panels, zero = _panels(runs, over)
     # Imported here: it takes most of a second, and a table needs none of it.
     from matplotlib import figure
 
@@ -77,6 +67,63 @@ def plot_runs(runs: Sequence[Run], path: pathlib.Path, over: Optional[str] = Non
         text.update(_PLAIN)
     figure_file.save_figure(canvas, path)
     return zero
+
+
+def svg_panels(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
+    """The panels of the figure one by one, as documents of SVG with text as text, without title and legend.
+
+    Returns:
+      What training and evaluation call the metric -> the panel, and the metrics that were left out as in `plot_runs`.
+
+    Raises:
+      UsageError: as `plot_runs`.
+    """
+    panels, zero = _panels(runs, None)
+    import matplotlib
+    from matplotlib import figure
+
+    drawn = {}
+    # The same runs give the same bytes.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "odp-task", "text.usetex": False}):
+        for title, metrics in panels.items():
+            canvas = figure.Figure(figsize=_SINGLE, layout="constrained")
+            axes = canvas.add_subplot()
+            _draw(axes, title, metrics, runs, None)
+            axes.set_title("")
+            file = io.StringIO()
+            canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+            drawn[_title(title, metrics)] = file.getvalue()
+    return drawn, zero
+
+
+def colour_of(group: int) -> str:
+    """The colour of the runs of a group, by its number, as CSS writes it."""
+    from matplotlib import colors
+
+    return colors.to_hex(f"C{group % 10}")
+
+
+def _panels(runs: Sequence[Run], over: Optional[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """What training and evaluation call a metric -> its metrics, and those that are left out."""
+    names = [name for name in metric_names(runs) if over is None or name != OVER[over][0]]
+    if not names:
+        raise errors.UsageError("There is no metric to plot.")
+    zero = [name for name in names if not any(values.get(name) for run in runs for values in run.rounds.values())]
+    if len(zero) == len(names):
+        zero = []
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        if name not in zero:
+            panels.setdefault(_panel_name(name), []).append(name)
+    if len(panels) > _MAX_PANELS:
+        raise errors.UsageError(
+            f"There are {len(panels):,} metrics to plot; a figure shows up to {_MAX_PANELS}.", next_step="Choose some with --metric."
+        )
+    return panels, zero
+
+
+def _title(name: str, metrics: Sequence[str]) -> str:
+    return name if len(metrics) > 1 else short_name(metrics[0])
 
 
 def _panel_name(metric: str) -> str:
@@ -112,7 +159,7 @@ def _draw(panel: Axes, title: str, metrics: Sequence[str], runs: Sequence[Run], 
                 style = "--" if is_evaluation else "-"
                 label = plain_text.escaped(run.name)
                 panel.plot(*zip(*points), style, marker=mark, markersize=3, linewidth=1.4, color=colour, label=label)
-    panel.set_title(plain_text.escaped(title if len(metrics) > 1 else short_name(metrics[0])), fontsize=10, **_PLAIN)
+    panel.set_title(plain_text.escaped(_title(title, metrics)), fontsize=10, **_PLAIN)
     if over is None:
         panel.set_xlabel("training round" if any(run.evaluated for run in runs) else "round", fontsize=9)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))

@@ -53,7 +53,7 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
       ArtifactError: a metrics file is damaged, or something else.
     """
     rounds: dict[_Task, dict[int, dict[str, float]]] = {}
-    given = dict(map(_named, sources))
+    given = _given(sources)
     for source in given:
         found: dict = collections.defaultdict(dict)
         for name, read in _files(source, wanted, network):
@@ -69,6 +69,16 @@ def read_runs(sources: Sequence[str], wanted: TaskFilter, network: deadlines.Net
     labels = _labels(given)
     names = _names(list(rounds), labels)
     return [Run(names[task], values, labels[task.source], _evaluated(values)) for task, values in rounds.items()]
+
+
+def groups(sources: Sequence[str]) -> dict[str, str]:
+    """The group of the runs that `read_runs` finds in each of several places -> that place."""
+    return {label: source for source, label in _labels(_given(sources)).items()}
+
+
+def _given(sources: Sequence[str]) -> dict[str, Optional[str]]:
+    """The sources, each with the name that it was given."""
+    return dict(map(_named, sources))
 
 
 def _named(source: str) -> tuple[str, Optional[str]]:

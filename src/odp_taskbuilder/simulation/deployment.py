@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from google.protobuf import message, text_format
@@ -14,8 +14,12 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts import artifact_set, manifest
 from odp_taskbuilder.artifacts.client_graph import describe_client_graph
 from odp_taskbuilder.config.compression import Compression
+from odp_taskbuilder.config.show import ResolvedValue
 from odp_taskbuilder.config.spec import CheckpointSelector, DpAggregator, EligibilitySpec, PrivacySpec
 from odp_taskbuilder.data.synthetic import Feature
+from odp_taskbuilder.metrics.run_facts import ClientPlan
+from odp_taskbuilder.ops.report import OpKind, OpsReport, ops_of
+from odp_taskbuilder.ops.runtimes import runtime_text
 from odp_taskbuilder.ops.tflite import read_tflite
 from odp_taskbuilder.proto import task_builder_pb2, task_pb2
 from odp_taskbuilder.runtime import plan_files
@@ -34,6 +38,7 @@ class DeployedTask:
       max_reports: how many are aggregated at most.
       features: what the client plan parses from each example.
       rounds_updates: clients round what they send (config/compression.py).
+      described: what of the client plan is told to people.
     """
 
     task_id: int
@@ -43,6 +48,7 @@ class DeployedTask:
     max_reports: int
     features: tuple[Feature, ...]
     rounds_updates: bool = False
+    described: Optional[ClientPlan] = None
 
     @property
     def digest(self) -> str:
@@ -63,6 +69,7 @@ class Deployment:
       privacy: what accounting starts from, with `rounds` the task's total; None without a DP aggregator.
       inputs: digests of what the tasks were built from (artifacts.manifest); None where no manifest tells.
       compression: with which they were built; none where no manifest tells.
+      config: the values that they were built with; empty where no manifest tells.
     """
 
     population: str
@@ -76,6 +83,7 @@ class Deployment:
     checkpoint_selector: Optional[CheckpointSelector] = None
     inputs: Optional[Mapping[str, str]] = None
     compression: Compression = Compression()
+    config: Sequence[ResolvedValue] = ()
 
 
 def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day: float) -> Deployment:
@@ -131,6 +139,7 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
         checkpoint_selector=selector,
         inputs=made.inputs if made else None,
         compression=compression,
+        config=made.config if made else (),
     )
 
 
@@ -157,7 +166,8 @@ def _deployed(directory: pathlib.Path, prefix: str, task: task_pb2.Task, task_id
     plan_file = directory / (prefix + artifact_set.PLAN)
     plan = _read_bytes(plan_file)
     plan_files.parse_plan(plan, plan_file)
-    graph = describe_client_graph(read_tflite(tflite_graph, str(client_plan_file)), tflite_graph, str(client_plan_file))
+    parsed = read_tflite(tflite_graph, str(client_plan_file))
+    graph = describe_client_graph(parsed, tflite_graph, str(client_plan_file))
     return DeployedTask(
         task_id=task_id,
         plan=plan,
@@ -165,6 +175,17 @@ def _deployed(directory: pathlib.Path, prefix: str, task: task_pb2.Task, task_id
         report_goal=task.min_aggregation_size,
         max_reports=task.max_aggregation_size,
         features=tuple(Feature(feature.name, feature.dtype, feature.shape) for feature in graph.features),
+        described=_described(len(client_only_plan), ops_of(parsed)),
+    )
+
+
+def _described(size: int, ops: OpsReport) -> ClientPlan:
+    return ClientPlan(
+        size=size,
+        builtin_ops=sum(use.count for use in ops.ops if use.kind is OpKind.BUILTIN),
+        other_ops={use.op: use.count for use in ops.ops if use.kind is not OpKind.BUILTIN},
+        min_module_version=ops.min_module_version,
+        min_runtime=runtime_text(ops.min_runtime) if ops.min_runtime else None,
     )
 
 

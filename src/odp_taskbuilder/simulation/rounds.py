@@ -17,6 +17,7 @@ from odp_taskbuilder.simulation import round_checks
 from odp_taskbuilder.simulation.communication import Communication, communication_metrics, cumulative, training_metrics
 from odp_taskbuilder.simulation.deployment import DeployedTask, Deployment
 from odp_taskbuilder.simulation.evaluation_schedule import choose_checkpoint, evaluation_rounds_due
+from odp_taskbuilder.simulation.facts import run_facts, with_end
 from odp_taskbuilder.simulation.plan_rounds import RoundResult, RoundRunner
 from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.round_reports import (
@@ -81,6 +82,9 @@ class Rounds:
             clients_per_round=options.clients_per_round,
             draws_as_accounted=options.sampling is Sampling.POISSON,
         )
+        self._facts = run_facts(
+            deployment, options, clients=len(self._client_ids), evaluation_clients=len(self._evaluation_client_ids)
+        )
         self._totals = {"training": Communication(), "evaluation": Communication()}
         self._last: dict[str, tuple[int, Mapping[str, float]]] = {"training": (0, {}), "evaluation": (0, {})}
         self._clients = self._bad_clients = self._rounds_without_effect = self._oversized_examples = self._zeroed_clients = 0
@@ -128,6 +132,7 @@ class Rounds:
                 f"{self._directory.root} holds a run of {finished} rounds; {options.rounds} are asked for.",
                 next_step=f"Ask for {finished} --rounds or more, or name another --run_dir.",
             )
+        self._directory.keep_facts(self._facts)
         if not self._directory.checkpoint(task.task_id, 0).exists():
             self._directory.keep_checkpoint(task.task_id, 0, deployment.initial_checkpoint)
         sampler = CohortSampler(
@@ -144,7 +149,9 @@ class Rounds:
             self._round(runner, "training", task, number, number - 1, cohort)
             training_clients += task.report_goal if options.noise_as_deployed else len(cohort)
             self._evaluate(runner, number, training_clients)
-        return self._summary(time.monotonic() - start)
+        summary = self._summary(time.monotonic() - start)
+        self._directory.keep_facts(with_end(self._facts, summary))
+        return summary
 
     def _evaluate(self, runner: RoundRunner, last_round: int, training_clients: int) -> None:
         """Runs the evaluation rounds that are due after a training round."""
@@ -245,6 +252,7 @@ class Rounds:
             if kind not in self._events:
                 # A resumed run goes on where it was; a new one takes the place of another.
                 self._events[kind] = EventFile(self._logdir / kind, replace=number == 1)
+                self._events[kind].add_hyperparameters(self._facts.hyperparameters(), str(self._logdir))
             self._events[kind].add_scalars(number, metrics)
 
     def _summary(self, seconds: float) -> Summary:

@@ -1,6 +1,7 @@
 """The directory of a run, laid out as the server lays out its model bucket (spec: http_api.md, section 6).
 
 RUN/simulation.json                              what the run was started with, and how its clients ran
+RUN/facts.json                                   what the run is, for whoever compares runs (metrics/run_facts.py)
 RUN/<population>/<task id>/<round>/s/0/checkpoint  server checkpoint after the round; of round 0 the initial one
 RUN/<population>/<task id>/<round>/s/0/metrics     written last: a round is finished when it is there
 """
@@ -19,6 +20,7 @@ from typing import Any, Optional
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.metrics.run import format_metrics, parse_metrics
+from odp_taskbuilder.metrics.run_facts import FACTS, RunFacts
 
 _SETTINGS = "simulation.json"
 # In that file, and no setting: a run may go on in another way.
@@ -92,6 +94,11 @@ class RunDirectory:
         if described.get(_CLIENTS_RAN) != ways:
             with _storage_errors("write", path):
                 self._write(path, json.dumps({**described, _CLIENTS_RAN: ways}, indent=2).encode())
+
+    def keep_facts(self, facts: RunFacts) -> None:
+        """Writes what the run is, in place of what was there."""
+        with _storage_errors("write", self.root / FACTS):
+            self._write(self.root / FACTS, facts.to_json())
 
     def last_round(self, task_id: int) -> int:
         """Number of the last round that is finished; 0 if none is."""

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Optional
 
 from odp_taskbuilder.config.spec import PrivacySpec
+from odp_taskbuilder.metrics.run_facts import SpentPrivacy
 from odp_taskbuilder.privacy import mechanism_of
 from odp_taskbuilder.privacy.assumptions import meant_for, pace
 from odp_taskbuilder.privacy.rounding import stated_epsilon
@@ -14,29 +15,6 @@ from odp_taskbuilder.privacy.rounding import stated_epsilon
 _MAX_UPDATES = 10
 # Too few digits for the grid to show.
 _PROGRESS_DIGITS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class SpentPrivacy:
-    """What rounds have spent.
-
-    Attributes:
-      epsilon: an upper bound for the population that the task is meant for, as `odp-task privacy` accounts for it.
-      meant_for: that population, in words to stand beside the number.
-      simulated_epsilon: an upper bound for as many clients as the simulation has, where that is fewer and counts; else None.
-      simulated_clients: how many those are; None where there is no simulated_epsilon.
-      delta: of both.
-      rounds: training rounds that are accounted for.
-      assumptions: what these epsilons assume, one sentence each.
-    """
-
-    epsilon: float
-    meant_for: str
-    simulated_epsilon: Optional[float]
-    simulated_clients: Optional[int]
-    delta: float
-    rounds: int
-    assumptions: tuple[str, ...]
 
 
 class PrivacySpending:

@@ -26,7 +26,7 @@ def test_any_number_of_workers_and_a_resume_give_the_same_bits(form, run):
 
     _, one = run(form, "one", num_workers=1)
     expected = files(one)
-    assert len(expected) == 1 + 6 + 5 + 5
+    assert len(expected) == 2 + 6 + 5 + 5
     for workers in (2, 4):
         _, directory = run(form, f"{workers} workers", num_workers=workers)
         assert files(directory) == expected

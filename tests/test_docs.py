@@ -21,7 +21,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-_COMMANDS = ("odp-task", "scripts/", ".venv/bin/", "pip ", "uv ", "echo ", "printf ", "export ", "eval ", "PYTHONPATH=", "git ", "adb ")
+_COMMANDS = ("odp-task", "scripts/", ".venv/bin/", "pip ", "uv ", "echo ", "printf ", "export ", "eval ", "PYTHONPATH=", "git ", "adb ", "npm ", "sed ")
 # Words of commands that take more than a few seconds.
 _LONG = re.compile(r"\b(build|simulate|proxy|serve|setup|verify|new|android|make_model\.py|ops --saved_model)\b")
 _COMMENT = re.compile(r"^<!-- (first|not run): (.*) -->$")

@@ -152,6 +152,12 @@ class _Misbehaving:
             pathlib.Path(argument).chmod(0)
         elif kind == "connect":
             socket.create_connection(("127.0.0.1", argument), timeout=5)
+        elif kind == "descriptors":
+            found = {}
+            for fd in range(1024):
+                with contextlib.suppress(OSError):
+                    found[str(fd)] = stat.S_IFMT(os.fstat(fd).st_mode)
+            return found
         elif kind == "pickle":
             content = pickle.dumps(_Touching(pathlib.Path(argument)))
             for fd in range(3, 64):
@@ -182,6 +188,15 @@ def test_a_confined_worker_reads_what_it_is_given_and_writes_into_its_directory(
     with ChildProcesses("test", _Misbehaving, 1, scratch, readable=[str(canary)]) as children:
         assert children.run([("read", str(canary / "secret")), ("write", str(scratch / "written"))]) == [{"length": 6}, None]
     assert (scratch / "written").read_text() == "content"
+
+
+def test_a_confined_worker_inherits_its_connection_and_the_sign_of_its_parents_end_only(tmp_path):
+    """The forkserver and the resource tracker do what their pipes say."""
+    with ChildProcesses("test", _Misbehaving, 1, tmp_path, readable=[]) as children:
+        (found,) = children.run([("descriptors", None)])
+    others = {fd: kind for fd, kind in found.items() if int(fd) > 2}
+    assert sorted(others.values()) == [stat.S_IFIFO, stat.S_IFSOCK]
+    assert set(found) - set(others) == {"0", "1", "2"}
 
 
 def test_what_a_confined_worker_sends_is_no_program(tmp_path):

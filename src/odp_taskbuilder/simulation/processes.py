@@ -18,6 +18,7 @@ import heapq
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import pathlib
 import shutil
@@ -331,6 +332,7 @@ def _serve(
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     send: Callable[[tuple[str, Any]], None] = connection.send
     if readable is not None:
+        _close_all_but([connection.fileno(), multiprocessing.parent_process().sentinel])
         # Before there is a second thread.
         missing = sandbox.close_off_this_process([scratch], readable)
         send = functools.partial(answers.write, connection)
@@ -356,6 +358,16 @@ def _serve(
             send(answer)
         except OSError:
             _end(scratch, forkserver_pid)
+
+
+def _close_all_but(descriptors: Sequence[int]) -> None:
+    """Closes what a child has inherited besides its standard streams: the pipes of the forkserver and of the resource tracker."""
+    multiprocessing.resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # or it writes into what gets the number
+    begin = 3
+    for descriptor in sorted(descriptors):
+        os.closerange(begin, descriptor)
+        begin = descriptor + 1
+    os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
 
 
 def _end_with_parent(scratch: str, forkserver_pid: int) -> None:

@@ -20,7 +20,7 @@ from odp_taskbuilder.scan import sizes
 from odp_taskbuilder.scan.ops import Place
 from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
 
-from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2, tensor_pb2  # isort: skip
+from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2, tensor_pb2, types_pb2  # isort: skip
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2  # isort: skip
 
 MAIN_GRAPH = "main graph"
@@ -55,6 +55,10 @@ _PATH_OPERANDS = {"SaveV2": 0, "RestoreV2": 0, "MergeV2Checkpoints": 1, "Sharded
 
 # Operations whose value may differ from call to call with equal operands; random ones are known by their name.
 _VARYING_OPS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp", "Multinomial", "TruncatedNormal"}
+# Types that are no values.
+_HANDLES = {types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
+# Branches by a truth value, which is what tf.cond writes; TensorFlow ends the process where it cannot make one of another type.
+_BRANCHES = ("If", "StatelessIf")
 # How many functions of a cycle are named in a message.
 _MAX_SHOWN_CYCLE = 5
 # How many nodes that pass a value on are followed.
@@ -109,6 +113,8 @@ class _Scanner:
             gradient.registered_op_type.encode() for gradient in meta_graph.graph_def.library.registered_gradients
         }
         self._limits = limits
+        # Of the function that is gone through: which of its nodes were looked at as conditions, and are false.
+        self._false: dict[str, bool] = {}
 
     def find(self, function: str, node: str, op: str, reason: str) -> None:
         if len(self.findings) < self._limits.findings:
@@ -121,10 +127,12 @@ class _Scanner:
             if node.name in by_name:
                 self.find(function, node.name, node.op, "two nodes have this name")
             by_name[node.name] = node
-        for node in nodes:
-            self.op_counts[node.op] += 1
+        self._false = {}
+        for name, node in zip([node.name for node in nodes], nodes):
+            op = node.op
+            self.op_counts[op] += 1
             for reason in self._node_problems(node, place, by_name):
-                self.find(function, node.name, node.op, reason)
+                self.find(function, name, op, reason)
         if place is Place.CHECKPOINT_FUNCTION:
             for node in _with_paths_of_their_own(by_name):
                 reason = "saves or restores under a path of its own instead of the one that it is given"
@@ -150,8 +158,12 @@ class _Scanner:
             yield scan_ops.why_refused(node.op)
         if not _LOCAL_DEVICE.fullmatch(node.device):
             yield f"is placed on the device {printable(node.device)!r}"
-        if node.op == "Assert" and node.input and sizes.is_constant_false(node.input[0], nodes):
+        if node.op == "Assert" and node.input and self._is_constant_false(sizes.source(node.input[0]), nodes):
             yield "always fails"
+        if node.op == "Assert" and not _HANDLES.isdisjoint(node.attr["T"].list.type):
+            yield "would print handles or lists, which ends the process"
+        if node.op in _BRANCHES and node.attr["Tcond"].type != types_pb2.DT_BOOL:
+            yield "chooses a branch by something that is no truth value, which ends the process for some types"
         gradient = node.attr["_gradient_op_type"].s if "_gradient_op_type" in node.attr else None
         if gradient is not None and gradient not in self._gradients and not _CUSTOM_GRADIENT.fullmatch(gradient):
             yield f"has the gradient {printable(gradient.decode(errors='replace'))!r}, which the file does not hold"
@@ -160,6 +172,11 @@ class _Scanner:
                 yield f"sets {key}, which no model needs"
         for key, attr in node.attr.items():
             yield from self._attribute_problems(key, attr)
+
+    def _is_constant_false(self, name: str, nodes: Mapping[str, node_def_pb2.NodeDef]) -> bool:
+        if name not in self._false:
+            self._false[name] = sizes.is_constant_false(name, nodes)
+        return self._false[name]
 
     def _attribute_problems(self, key: str, attr: attr_value_pb2.AttrValue) -> Iterator[str]:
         kind = attr.WhichOneof("value")
@@ -275,9 +292,11 @@ def _scan_calls(graph: graph_pb2.GraphDef, limits: ScanLimits) -> Iterator[Findi
         calls[name] = collections.Counter(_named_in_text(functions[name].attr, functions) if name in functions else ())
         for node in nodes:
             for callee in called_functions(node):
-                if callee not in functions:
+                if callee in functions:
+                    calls[name][callee] += 1
+                else:
                     yield Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold")
-            calls[name].update(_callees(node, functions, gradients))
+            calls[name].update(_reached_otherwise(node, functions, gradients))
     order, cycle = _callees_first(calls)
     if cycle:
         shown = " -> ".join(printable(name) for name in cycle[:_MAX_SHOWN_CYCLE])
@@ -299,13 +318,10 @@ def _named_functions(attr: attr_value_pb2.AttrValue) -> Iterator[str]:
             yield from _named_functions(inner)
 
 
-def _callees(
+def _reached_otherwise(
     node: node_def_pb2.NodeDef, functions: Mapping[str, function_pb2.FunctionDef], gradients: Mapping[bytes, str]
 ) -> Iterator[str]:
-    """The functions of the file that a node reaches in any way, one for each time that it does."""
-    for callee in called_functions(node):
-        if callee in functions:
-            yield callee
+    """The functions of the file that a node reaches in other ways than by an attribute, one for each time that it does."""
     # An operation may itself be a function's name, may have a function as its gradient, and may name one in a text.
     if node.op in functions:
         yield node.op
@@ -386,6 +402,9 @@ def _scan_loops(
             # A call of a function that does not exist is a finding by itself. Of one with fewer operands than arguments TensorFlow
             # makes an error; that all are there bounds what the sets below can cost together.
             if condition is None or body is None or len(node.input) < len(condition.signature.input_arg):
+                continue
+            if [result.type for result in condition.signature.output_arg] != [types_pb2.DT_BOOL]:
+                yield Finding(name, node.name, node.op, "its condition is no truth value")
                 continue
             pair = condition.signature.name, body.signature.name
             if pair not in verdicts:

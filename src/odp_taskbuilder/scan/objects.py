@@ -70,12 +70,13 @@ def scan_objects(meta_graph: meta_graph_pb2.MetaGraphDef, limits: ScanLimits) ->
         return
     functions = {function.signature.name for function in meta_graph.graph_def.library.function}
     constants = {node.name: node for node in meta_graph.graph_def.node if node.op == "Const"}
+    constant_sizes: dict[str, int] = {}
     constant_bytes = variable_bytes = 0
     for i, saved_object in enumerate(graph.nodes):
         for reason in _object_problems(saved_object, i == 0, graph, functions, constants, limits):
             yield Finding(_WHERE, f"object {i}", "", reason)
         # Each object of a constant is a copy of it.
-        constant_bytes += _constant_bytes(saved_object, constants)
+        constant_bytes += _constant_bytes(saved_object, constants, constant_sizes)
         variable_bytes += _variable_bytes(saved_object)
     for name, function in graph.concrete_functions.items():
         if name not in functions:
@@ -224,12 +225,17 @@ def _function_problems(
     yield from _value_problems(spec.input_signature, limits)
 
 
-def _constant_bytes(saved_object: saved_object_graph_pb2.SavedObject, constants: Mapping[str, node_def_pb2.NodeDef]) -> int:
-    """The size of the tensors that the loader makes for an object, variables apart."""
+def _constant_bytes(
+    saved_object: saved_object_graph_pb2.SavedObject, constants: Mapping[str, node_def_pb2.NodeDef], known: dict[str, int]
+) -> int:
+    """The size of the tensors that the loader makes for an object, variables apart. `known` are those of constants seen before."""
     kind = saved_object.WhichOneof("kind")
     if kind == "constant":
-        node = constants.get(saved_object.constant.operation)
-        return _tensor_bytes(node.attr["value"].tensor) if node is not None and "value" in node.attr else 0
+        name = saved_object.constant.operation
+        if name not in known:
+            node = constants.get(name)
+            known[name] = _tensor_bytes(node.attr["value"].tensor) if node is not None and "value" in node.attr else 0
+        return known[name]
     if kind not in ("function", "bare_concrete_function"):
         return 0
     spec = getattr(saved_object, kind).function_spec

@@ -59,6 +59,12 @@ def why_refused(op: str) -> str:
 
 
 @functools.cache
+def crashing_ops() -> list[dict[str, Any]]:
+    """Of the allowed operations those that can end a process, as scripts/fuzz-allowed-ops found: `op`, `signals`, `input`, `why`."""
+    return _read("crashing_ops.json")
+
+
+@functools.cache
 def _refused_ops() -> list[tuple[re.Pattern, str]]:
     return [
         (re.compile("|".join(map(fnmatch.translate, entry["patterns"]))), entry["what"]) for entry in _read("refused_ops.json")

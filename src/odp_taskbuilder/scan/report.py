@@ -39,6 +39,7 @@ class ScanLimits:
       made_elements: elements of all tensors together that constant shapes ask for.
       constant_bytes: size of all constants together once they are expanded, in the graph and, apart from that, in the object graph.
       attribute: absolute value of an integer attribute; of those that say how many inputs or outputs there are, `list_length`.
+      steps: tensors, callers and values that are looked at to find out how large tensors are. Models take some thousand.
       findings: reasons that are listed; the verdict does not change with more.
     """
 
@@ -52,7 +53,7 @@ class ScanLimits:
     variables: int = 100_000
     functions: int = 10_000
     nodes: int = 50_000
-    attributes: int = 500_000
+    attributes: int = 250_000
     inlined_nodes: int = 2_000_000
     call_depth: int = 64
     objects: int = 50_000
@@ -63,6 +64,7 @@ class ScanLimits:
     made_elements: int = 2**30
     constant_bytes: int = 2**30
     attribute: int = 2**24
+    steps: int = 1_000_000
     findings: int = 10_000
 
 

@@ -55,6 +55,8 @@ _STRING_OVERHEAD = 24
 # TensorFlow's own bound of the number of dimensions, and of elements.
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63
+# Of the other extents of a tensor without elements.
+_MAX_EMPTY = 2**28
 
 # Layout of the raw bytes, and field of the values, of the types that can state a size.
 _NUMBER_FORMATS = {
@@ -88,13 +90,11 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "AvgPoolGrad": (0,),
     "Bincount": (1,),
     "BroadcastTo": (1,),
-    "CombinedNonMaxSuppression": (3,),
     "Conv2DBackpropFilter": (1,),
     "Conv2DBackpropInput": (0,),
     "Conv3DBackpropFilterV2": (1,),
     "Conv3DBackpropInputV2": (0,),
     "CropAndResize": (3,),
-    "CropAndResizeGradImage": (3,),
     "DecodePaddedRaw": (1,),
     "DenseBincount": (1,),
     "DepthwiseConv2dNativeBackpropFilter": (1,),
@@ -103,7 +103,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "ExtractGlimpse": (1,),
     "ExtractGlimpseV2": (1,),
     "Fill": (0,),
-    "FractionalAvgPoolGrad": (0,),
     "HistogramFixedWidth": (2,),
     "IRFFT": (1,),
     "IRFFT2D": (1,),
@@ -111,7 +110,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "ImageProjectiveTransformV2": (2,),
     "ImageProjectiveTransformV3": (2,),
     "LinSpace": (2,),
-    "MatrixDiagV2": (2, 3),
     "MatrixDiagV3": (2, 3),
     "Multinomial": (1,),
     "OneHot": (1,),
@@ -119,7 +117,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "RFFT2D": (1,),
     "RFFT3D": (1,),
     "RaggedBincount": (2,),
-    "RaggedFillEmptyRows": (2,),
     "RaggedTensorToTensor": (0,),
     "ResizeArea": (1,),
     "ResizeBicubic": (1,),
@@ -131,11 +128,8 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "SparseBincount": (3,),
     "SparseReduceMax": (1,),
     "SparseReduceSum": (1,),
-    "SparseSegmentMeanGrad": (3,),
     "SparseSegmentMeanWithNumSegments": (3,),
-    "SparseSegmentSqrtNGrad": (3,),
     "SparseSegmentSqrtNWithNumSegments": (3,),
-    "SparseSegmentSumGrad": (3,),
     "SparseSegmentSumWithNumSegments": (3,),
     "SparseToDense": (1,),
     "StatelessMultinomial": (1,),
@@ -149,7 +143,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "TensorListScatterV2": (3,),
     "TensorListStack": (1,),
     "Tile": (1,),
-    "UnsortedSegmentJoin": (2,),
     "UnsortedSegmentMax": (2,),
     "UnsortedSegmentMin": (2,),
     "UnsortedSegmentProd": (2,),
@@ -194,11 +187,13 @@ _RESHAPING_OPS = {"Bitcast", "ExpandDims", "Reshape", "Squeeze"}
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
+# Operations of which each result is looked at; of others they are alike.
+_SEVERAL_RESULTS = {*_CALLS, *_BRANCHES, *_LOOPS, "IdentityN", "ShapeN"}
 
 _Number = Union[int, float]
 _Values = tuple[Optional[_Number], ...]
-# A tensor: name of the function that it is in, and the operand that refers to it.
-_Place = tuple[str, str]
+# A tensor: name of the function that it is in, of its node or argument, and which result of a node it is.
+_Place = tuple[str, str, int]
 _Nodes = Mapping[str, node_def_pb2.NodeDef]
 
 
@@ -223,10 +218,12 @@ def num_elements(shape: tensor_shape_pb2.TensorShapeProto) -> int:
     """Returns the number of elements of a tensor of this shape, or 2**63 if there are more than that.
 
     Raises:
-      ValueError: an extent is not known, or there are more dimensions than TensorFlow has.
+      ValueError: an extent is not known, there are more dimensions than TensorFlow has, or no elements but huge extents.
     """
     if shape.unknown_rank or len(shape.dim) > _MAX_RANK or any(dim.size < 0 for dim in shape.dim):
         raise ValueError("a shape that is not known or not possible")
+    if any(dim.size == 0 for dim in shape.dim) and math.prod(max(1, dim.size) for dim in shape.dim) > _MAX_EMPTY:
+        raise ValueError("extents that no empty tensor has, and that TensorFlow's kernels multiply all the same")
     return min(math.prod(dim.size for dim in shape.dim), _MAX_ELEMENTS)
 
 
@@ -272,20 +269,23 @@ def scan_sizes(
       bodies: nodes of the main graph and of all functions, by name.
       library: the functions.
     """
-    tensors = _Tensors(bodies, library)
+    tensors = _Tensors(bodies, library, limits.steps)
     total = 0
     for name, nodes in bodies.items():
         for node in nodes:
+            node_name, op = node.name, node.op
             for key, attr in node.attr.items():
                 for reason in _attribute_problems(key, attr, limits):
-                    yield Finding(name, node.name, node.op, reason)
-            elements = _elements_made(name, node, tensors)
+                    yield Finding(name, node_name, op, reason)
+            try:
+                elements = _elements_made(name, node, tensors)
+            except _TooManySteps:
+                yield Finding(name, node_name, op, f"its size takes more than {limits.steps} steps to find out, like no model's")
+                return
             if elements > limits.tensor_elements:
+                made = min(elements, _MAX_ELEMENTS)
                 yield Finding(
-                    name,
-                    node.name,
-                    node.op,
-                    f"makes a tensor of at least {min(elements, _MAX_ELEMENTS)} elements; at most {limits.tensor_elements} are accepted",
+                    name, node_name, op, f"makes a tensor of at least {made} elements; at most {limits.tensor_elements} are accepted"
                 )
             else:
                 total += elements
@@ -297,29 +297,30 @@ def scan_sizes(
 
 def _attribute_problems(key: str, attr: attr_value_pb2.AttrValue, limits: ScanLimits) -> Iterator[str]:
     kind = attr.WhichOneof("value")
-    shown = printable(key)
     if kind == "shape":
         elements = math.prod(max(1, dim.size) for dim in attr.shape.dim[:_MAX_RANK])
         if elements > limits.tensor_elements:
-            yield f"the attribute {shown!r} is a shape of {elements} elements; at most {limits.tensor_elements} are accepted"
+            yield f"the attribute {printable(key)!r} is a shape of {elements} elements; at most {limits.tensor_elements} are accepted"
     if key in _FREE_ATTRIBUTES or key.startswith("_"):
         return
     if kind == "i":
         limit = limits.list_length if key in _COUNT_ATTRIBUTES else limits.attribute
         if not key.endswith("_mask") and abs(attr.i) > limit:
-            yield f"the attribute {shown!r} is {attr.i}; at most {limit} is accepted"
+            yield f"the attribute {printable(key)!r} is {attr.i}; at most {limit} is accepted"
+        elif attr.i < 0 and key in _COUNT_ATTRIBUTES:
+            yield f"the attribute {printable(key)!r} is {attr.i}, where it counts operands or results"
     elif kind == "list" and attr.list.i:
         values = attr.list.i[:_MAX_VALUES]
         elements = _padded(values) if key in _PADDING_ATTRIBUTES else _product(map(abs, values))
         if elements > limits.tensor_elements:
-            yield f"the attribute {shown!r} comes to {elements} elements; at most {limits.tensor_elements} are accepted"
+            yield f"the attribute {printable(key)!r} comes to {elements} elements; at most {limits.tensor_elements} are accepted"
 
 
 def _elements_made(function: str, node: node_def_pb2.NodeDef, tensors: _Tensors) -> int:
     """A lower bound of the elements that a node makes, beyond those that it is given."""
 
     def operand(i: int) -> _Known:
-        return tensors.known((function, node.input[i])) if i < len(node.input) else _UNKNOWN
+        return tensors.known(function, node.input[i]) if i < len(node.input) else _UNKNOWN
 
     made = [1]
     if node.op in _SHAPE_OPERANDS:
@@ -334,6 +335,8 @@ def _elements_made(function: str, node: node_def_pb2.NodeDef, tensors: _Tensors)
         made += [_whole(operand(i).largest) + 1 for i in indices]
     if node.op in _PADDING_OPERANDS:
         made.append(_padded(operand(_PADDING_OPERANDS[node.op]).values or ()))
+    if node.op == "Reshape" and 0 in (operand(1).values or ()) and _product(operand(1).values or ()) > _MAX_EMPTY:
+        made.append(_product(operand(1).values or ()))
     if node.op == "Range":
         made.append(_range_length([operand(i).values for i in range(3)]))
     if node.op == "RaggedRange":
@@ -342,17 +345,23 @@ def _elements_made(function: str, node: node_def_pb2.NodeDef, tensors: _Tensors)
             made.append(_whole((ends.largest - min(starts.values or (0,), key=_whole)) // abs(deltas.values[0])))
     if node.op in _ELEMENTWISE or node.op == "MatMul":
         # Broadcasting multiplies; operands of other shapes than the result's are not counted a second time.
-        shape = tensors.known((function, node.name)).shape
+        shape = tensors.known(function, node.name).shape
         given = max((_product(operand(i).shape or ()) for i in range(min(len(node.input), 3))), default=1)
         if shape is not None and _product(shape) > given:
             made.append(_product(shape))
     return max(made) if max(made) > 1 else 0
 
 
-class _Tensors:
-    """What is known of the tensors of all functions, found out where it is asked for, once for each."""
+class _TooManySteps(Exception):
+    """What a tensor is depends on more than is followed."""
 
-    def __init__(self, bodies: Mapping[str, Sequence[node_def_pb2.NodeDef]], library: function_pb2.FunctionDefLibrary):
+
+class _Tensors:
+    """What is known of the tensors of all functions, found out where it is asked for, once for each, in a bounded number of steps."""
+
+    def __init__(
+        self, bodies: Mapping[str, Sequence[node_def_pb2.NodeDef]], library: function_pb2.FunctionDefLibrary, max_steps: int
+    ):
         self._nodes = {name: {node.name: node for node in nodes} for name, nodes in bodies.items()}
         self._functions = {function.signature.name: function for function in library.function}
         self._arguments = {
@@ -366,9 +375,15 @@ class _Tensors:
                 for callee, skipped in _callees(node):
                     self._callers.setdefault(callee, []).append((name, node, skipped))
         self._known: dict[_Place, Optional[_Known]] = {}
+        self._steps_left = max_steps
 
-    def known(self, place: _Place) -> _Known:
-        """What is known of a tensor. Follows chains of any length, each step once; what depends on itself is not known."""
+    def known(self, function: str, operand: str) -> _Known:
+        """What is known of a tensor. Follows chains of any length, each step once; what depends on itself is not known.
+
+        Raises:
+          _TooManySteps: this and what was asked for before come to more steps than are taken.
+        """
+        place = self._place(function, operand)
         waiting = [place]
         while waiting:
             current = waiting[-1]
@@ -384,49 +399,66 @@ class _Tensors:
                     waiting.extend(missing)
                     continue
             values = [self._known.get(other) or _UNKNOWN for other in needed]
+            self._take_steps(sum(len(value.values) for value in values if value.values is not None))
             self._known[current] = self._combine(current, values)
             waiting.pop()
         return self._known[place] or _UNKNOWN
 
-    def _needed(self, place: _Place) -> list[_Place]:
-        """The tensors that a tensor depends on, as far as they are of interest."""
-        function, operand = place
+    def _take_steps(self, count: int) -> None:
+        self._steps_left -= count
+        if self._steps_left < 0:
+            raise _TooManySteps
+
+    def _place(self, function: str, operand: str) -> _Place:
         name, _, output = operand.lstrip("^").partition(":")
         node = self._nodes[function].get(name)
+        # However an operand is spelled, a tensor has one place.
+        return function, name, _output_number(output) if node is not None and node.op in _SEVERAL_RESULTS else 0
+
+    def _needed(self, place: _Place) -> list[_Place]:
+        """The tensors that a tensor depends on, as far as they are of interest."""
+        function, name, number = place
+        node = self._nodes[function].get(name)
+        self._take_steps(1)
         if node is None:
             index = self._arguments.get(function, {}).get(name)
             if index is None:
                 return []
+            callers = self._callers.get(function, ())
+            self._take_steps(len(callers))
             return [
-                (caller, call.input[index + skipped])
-                for caller, call, skipped in self._callers.get(function, ())
+                self._place(caller, call.input[index + skipped])
+                for caller, call, skipped in callers
                 if index + skipped < len(call.input)
             ]
         if node.op in _CALLS or node.op in _BRANCHES or node.op in _LOOPS:
-            return self._results(function, node, _output_number(output))
+            return self._results(function, node, number)
         if node.op in ("IdentityN", "ShapeN"):
-            number = _output_number(output)
-            return [(function, node.input[number])] if number < len(node.input) else []
+            return [self._place(function, node.input[number])] if number < len(node.input) else []
         if node.op not in _COMPUTED_OPS:
             return []
-        return [(function, other) for other in node.input[: _MAX_VALUES + 1] if not other.startswith("^")]
+        operands = node.input[: _MAX_VALUES + 1]
+        self._take_steps(len(operands))
+        return [self._place(function, other) for other in operands if not other.startswith("^")]
 
     def _results(self, function: str, node: node_def_pb2.NodeDef, number: int) -> list[_Place]:
         results = []
-        for callee, _ in _callees(node):
+        callees = _callees(node)
+        self._take_steps(len(callees))
+        for callee, _ in callees:
             definition = self._functions.get(callee)
             if definition is None or number >= len(definition.signature.output_arg):
                 continue
             result = definition.ret.get(definition.signature.output_arg[number].name)
             if result:
-                results.append((callee, result))
+                results.append(self._place(callee, result))
         if node.op in _LOOPS and number < len(node.input):
-            results.append((function, node.input[number]))
+            results.append(self._place(function, node.input[number]))
         return results
 
     def _combine(self, place: _Place, operands: Sequence[_Known]) -> _Known:
-        function, operand = place
-        node = self._nodes[function].get(source(operand))
+        function, name, _ = place
+        node = self._nodes[function].get(name)
         if node is None or node.op in _CALLS or node.op in _BRANCHES or node.op in _LOOPS:
             return _largest_of(operands)
         if node.op == "Const":
@@ -486,7 +518,13 @@ def _constant(tensor: tensor_pb2.TensorProto) -> _Known:
         numbers = whole.cast(layout)
     else:
         numbers = getattr(tensor, field)
-    largest = max((number for number in numbers if number == number), default=0)
+    if layout in "bB" and count > _MAX_VALUES:
+        # Too small to state a size that matters: not worth going through megabytes.
+        largest = 127 if layout == "b" else 255
+    elif layout in "fd":
+        largest = max((number for number in numbers if number == number), default=0)
+    else:
+        largest = max(numbers, default=0)
     if count > _MAX_VALUES:
         return _Known(None, largest, shape)
     # The last value stands for all that follow.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Union
 
 import flatbuffers
@@ -19,7 +20,6 @@ from tensorflow.core.framework import dataset_options_pb2, node_def_pb2, types_p
 from tensorflow.lite.python import schema_py_generated as schema
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.proto import plan_pb2
 from odp_taskbuilder.runtime import graph_edits, plan_files, seeded_draws
 
@@ -109,17 +109,14 @@ class ClientRuntime:
             raise errors.ArtifactError(f"The client plan failed on {examples}: {_reason(error)}") from error
 
 
-def sent_zeros(update: Path) -> bool:
+def sent_zeros(update: Mapping[str, np.ndarray]) -> bool:
     """Whether a client that has examples reported nothing but zeros (learning/client_work.py): its metrics count no example.
 
-    Raises:
-      errors.ArtifactError: the file is no checkpoint.
+    Args:
+      update: its tensors, by name.
     """
-    with open_checkpoint(update) as checkpoint:
-        for tensor in checkpoint.tensors:
-            if tensor.name.endswith(_NUM_EXAMPLES):
-                return not checkpoint.read(tensor.name).any()
-    return False
+    counts = [value for name, value in update.items() if name.endswith(_NUM_EXAMPLES)]
+    return bool(counts) and not counts[0].any()
 
 
 def load_client_only_plan(path: Path) -> plan_pb2.ClientOnlyPlan:

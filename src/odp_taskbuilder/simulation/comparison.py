@@ -9,13 +9,13 @@ A wrong translation is not mended by other weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Callable, Optional
 
 import numpy as np
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.simulation.jobs import Comparison
+from odp_taskbuilder.simulation.update_sums import Tensors
 
 # Relative L2 distance of a tensor of an update to the interpreter's.
 MAX_DIFFERENCE = 1e-5
@@ -28,8 +28,6 @@ _MAX_NUDGED_RUNS = 48
 _MAX_JUMPS = 16
 # Of the differences that nudges make, how much of each may be in the one that is explained: all of it or nothing, but for rounding.
 _MAX_SHARE = 1.5
-
-Tensors = Mapping[str, np.ndarray]
 
 LOCAL = "Run with --engine local, and report this: a translation of the compiled engine is wrong."
 
@@ -66,7 +64,7 @@ def _compared(client_id: str, own: Tensors, interpreted: Tensors) -> Comparison:
     allowed = _allowed(interpreted)
     worst, tensor, worst_excess = 0.0, min(own), 0.0
     for name, value in interpreted.items():
-        distance, norm = l2_distance(own[name], value), l2_norm(value)
+        distance, norm = _distance(own[name], value), _norm(value)
         excess = distance / allowed[name] if allowed[name] else (np.inf if distance else 0.0)
         if not excess <= worst_excess:
             worst, tensor, worst_excess = (distance / norm if norm else distance), name, excess
@@ -79,14 +77,14 @@ def _compared(client_id: str, own: Tensors, interpreted: Tensors) -> Comparison:
     return Comparison(client_id, tensor, float(worst))
 
 
-def l2_norm(value: np.ndarray) -> float:
+def _norm(value: np.ndarray) -> float:
     return float(np.linalg.norm(np.ravel(value).astype(np.float64)))
 
 
-def l2_distance(a: np.ndarray, b: np.ndarray) -> float:
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         return np.inf
-    return l2_norm(a.astype(np.float64) - b.astype(np.float64))
+    return _norm(a.astype(np.float64) - b.astype(np.float64))
 
 
 def explained_by_rounding(
@@ -134,5 +132,5 @@ def _nudged(value: np.ndarray, size: float, rng: np.random.Generator) -> np.ndar
 
 def _allowed(interpreted: Tensors) -> dict[str, float]:
     """By how much a compiled tensor of an update may differ, as L2 distance."""
-    largest = max((l2_norm(value) for value in interpreted.values() if value.ndim), default=0.0)
-    return {name: MAX_DIFFERENCE * l2_norm(value) + (_RESOLUTION * largest if value.ndim else 0.0) for name, value in interpreted.items()}
+    largest = max((_norm(value) for value in interpreted.values() if value.ndim), default=0.0)
+    return {name: MAX_DIFFERENCE * _norm(value) + (_RESOLUTION * largest if value.ndim else 0.0) for name, value in interpreted.items()}

@@ -7,7 +7,6 @@ that the server plan's aggregation adds updates up, so that their sum may take t
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import pathlib
 import time
@@ -18,12 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data.part import DataPart
-from odp_taskbuilder.plan.checkpoint import CheckpointTensor, write_checkpoint
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.simulation.comparison import LOCAL, Tensors, compared, l2_distance, l2_norm
+from odp_taskbuilder.simulation.comparison import LOCAL, compared
 from odp_taskbuilder.simulation.jobs import (
     BadClient,
     ClientSession,
@@ -33,6 +30,7 @@ from odp_taskbuilder.simulation.jobs import (
     UntranslatedOp,
     WorkerSetup,
 )
+from odp_taskbuilder.simulation.update_sums import Tensors, adds_up, read_tensors, write_tensors
 from odp_taskbuilder.simulation.worker import ClientWorker, TaskClients
 
 # XLA reads it when it compiles its first program: a worker has one core.
@@ -43,8 +41,6 @@ os.environ["XLA_FLAGS"] = " ".join(
 from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram, Sums  # noqa: E402
 from odp_taskbuilder.compiled.translation import Untranslatable  # noqa: E402
 
-# Of what the server adds up: float32's, of sums of two.
-_MAX_SUM_DIFFERENCE = 1e-6
 # Parsed examples that a worker keeps for the next time that a client takes part.
 _MAX_CACHE_BYTES = 128 << 20
 # Serialized examples that are parsed at a time.
@@ -78,7 +74,7 @@ class CompiledWorker:
           OdpTaskError: as ClientWorker.
         """
         if isinstance(job, TranslateTask):
-            return self.tasks[job.task_id].untranslated(_read(job.checkpoint))
+            return self.tasks[job.task_id].untranslated(read_tensors(job.checkpoint))
         return _CompiledSession(self, job).run() if job.compiled else self.interpreter(job)
 
 
@@ -123,7 +119,7 @@ class _CompiledSession:
         self._session = session
         self._task = worker.tasks[session.task_id]
         self._clients: TaskClients = worker.interpreter.tasks[session.task_id]
-        self._checkpoint = _read(session.checkpoint)
+        self._checkpoint = read_tensors(session.checkpoint)
         # Clients that the interpreter has to run: some are wild, of others it says what is wrong with them.
         self._odd: list[str] = []
         self._bad: list[BadClient] = []
@@ -150,11 +146,11 @@ class _CompiledSession:
             # None of the clients can be compiled.
             return self._interpreter(session)
         if self._task.adds_up is None:
-            self._task.adds_up = self._try_adding_up(self._example_update)
+            self._task.adds_up = adds_up(self._clients.aggregator, self._example_update, self._worker.scratch)
             if not self._task.adds_up:
                 return _CompiledSession(self._worker, session).run()
         for update in self._odd_updates():
-            _add(total, _read(update))
+            _add(total, read_tensors(update))
         path = self._worker.scratch / "sum"
         self._write_update(path, total)
         aggregate([path], session.partial)
@@ -244,7 +240,7 @@ class _CompiledSession:
             raise errors.ArtifactError(
                 f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step=LOCAL
             )
-        update = _read(self._interpreter.update_file)
+        update = read_tensors(self._interpreter.update_file)
         self._file_bytes = os.path.getsize(self._interpreter.update_file) - own.integer_bytes
         self._example_update = update
 
@@ -266,37 +262,10 @@ class _CompiledSession:
         self._integer_bytes -= own.integer_bytes
         self._odd.append(client_id)
 
-    def _try_adding_up(self, update: Tensors) -> bool:
-        """Whether the aggregation of an update with itself is that of its double."""
-        aggregate = self._clients.aggregator.aggregate_updates
-        single, double, partial = (self._worker.scratch / name for name in ("single", "double", "tried"))
-        self._write_update(single, update)
-        self._write_update(double, {name: value + value for name, value in update.items()})
-        results = []
-        for updates in ([single, single], [double]):
-            aggregate(updates, partial)
-            results.append(_read(partial))
-        return not any(
-            l2_distance(results[1][name], value) > _MAX_SUM_DIFFERENCE * max(l2_norm(value), 1.0)
-            for name, value in results[0].items()
-        )
-
     def _write_update(self, path: pathlib.Path, tensors: Tensors) -> None:
         """Writes tensors under the names, in the dtypes and shapes of the plan's update."""
-        written = [
-            CheckpointTensor(
-                tensor.name,
-                tf.as_dtype(tensor.dtype).as_datatype_enum,
-                tensor.shape,
-                functools.partial(tensors[tensor.name].astype, tensor.dtype),
-            )
-            for tensor in self._task.program.update(self._checkpoint)
-        ]
-        try:
-            with open(path, "wb") as file:
-                write_checkpoint(file, written)
-        except OSError as error:
-            raise errors.StorageError(f"Cannot write {path}: {error.strerror}.") from error
+        update = self._task.program.update(self._checkpoint)
+        write_tensors(path, {tensor.name: tensors[tensor.name].astype(tensor.dtype).reshape(tensor.shape) for tensor in update})
 
     def _time(self, clients: Sequence[Examples]) -> float:
         """Seconds that a client takes, once its program is compiled."""
@@ -406,8 +375,3 @@ def _add(total: dict[str, np.ndarray], tensors: Tensors) -> None:
     for name, value in tensors.items():
         wide = value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
         total[name] = wide if name not in total else total[name] + wide
-
-
-def _read(path: Union[str, os.PathLike]) -> dict[str, np.ndarray]:
-    with open_checkpoint(path) as checkpoint:
-        return {tensor.name: checkpoint.read(tensor.name) for tensor in checkpoint.tensors}

@@ -29,7 +29,9 @@ _MAX_JUMPS = 16
 # Of the differences that nudges make, how much of each may be in the one that is explained: all of it or nothing, but for rounding.
 _MAX_SHARE = 1.5
 
-LOCAL = "Run with --engine local, and report this: a translation of the compiled engine is wrong."
+LOCAL = (
+    "Run with --engine local, and report this: a translation of the compiled engine is wrong, or the plan makes large differences of rounding."
+)
 
 
 def compared(

@@ -41,7 +41,12 @@ arm_environment() {
     cp requirements.lock "$ARM_PACKAGES/installed.lock"
   fi
   # The source is used where it lies; what Python asks is whether the project is installed, and as which version.
-  cp -R .venv/lib/python3*/site-packages/odp_task-*.dist-info "$ARM_PACKAGES"
+  for info in .venv/lib/python3*/site-packages/odp_task-*.dist-info; do
+    # Not while another process reads it: checks run several at once.
+    if ! cmp -s "$info/METADATA" "$ARM_PACKAGES/${info##*/}/METADATA"; then
+      cp -R "$info" "$ARM_PACKAGES"
+    fi
+  done
 }
 
 # arm_python ARGUMENTS: runs the emulated Python with the project's source and the packages. ARM_MORE_PACKAGES comes first on the path.
@@ -53,11 +58,12 @@ arm_python() {
 # The kernel cannot start the emulated Python by itself: what Python takes for its own executable is a script that calls qemu.
 arm_write_launcher() {
   mkdir -p "$ARM_CACHE/bin"
-  cat >"$ARM_CACHE/bin/python3.11" <<LAUNCHER
+  cat >"$ARM_CACHE/bin/python3.11.$$" <<LAUNCHER
 #!/bin/sh
 exec "$ARM_QEMU" -cpu max -L "$ARM_ROOT" -0 "$ARM_CACHE/bin/python3.11" "$ARM_ROOT/usr/bin/python3.11" "\$@"
 LAUNCHER
-  chmod +x "$ARM_CACHE/bin/python3.11"
+  chmod +x "$ARM_CACHE/bin/python3.11.$$"
+  mv "$ARM_CACHE/bin/python3.11.$$" "$ARM_CACHE/bin/python3.11"
 }
 
 # arm_install DIRECTORY ARGUMENTS: installs aarch64 wheels with uv, which evaluates markers for the target.

@@ -44,6 +44,7 @@ _BOXES = tf.constant([[0.0, 0.0, 0.5, 0.5], [0.1, 0.1, 0.9, 0.9]])
 _SCORES = tf.constant([0.9, 0.8])
 _MATRIX = _f(1, 3, 3) + 2 * tf.eye(3)
 _LIST = _raw.TensorListFromTensor(tensor=_f(3, 2), element_shape=[2])
+_VECTORS = tf.TensorShape([2])
 _VARIABLE = tf.Variable(_f(3, 2))
 _GRU = {"x": _f(2, 3), "h_prev": _f(2, 4), "w_ru": _f(7, 8), "w_c": _f(7, 4), "b_ru": _f(8), "b_c": _f(4)}
 _LSTM = {"cs_prev": _f(2, 4), "h_prev": _f(2, 4), "w": _f(7, 16), "wci": _f(4), "wcf": _f(4), "wco": _f(4), "b": _f(16)}
@@ -123,7 +124,7 @@ EXAMPLES = [
     lambda: [_gradient_of(f, _f(2, 3)) for f in (tf.nn.elu, tf.nn.leaky_relu, tf.nn.relu, tf.nn.relu6, tf.nn.selu, tf.nn.softplus, tf.nn.softsign, tf.nn.log_softmax, tf.nn.softmax)],
     lambda: (_gradient_of(tf.nn.bias_add, _f(2, 3), _f(3)), _raw.BiasAddV1(value=_f(2, 3), bias=_f(3))),
     *[(lambda padding=padding: _gradient_of(lambda x, w: tf.nn.conv2d(x, w, 2, padding), _f(1, 6, 6, 2), _f(3, 3, 2, 2))) for padding in ("SAME", "VALID", [[0, 0], [1, 1], [1, 1], [0, 0]])],
-    lambda: _gradient_of(lambda x, w: tf.nn.conv2d(x, w, 1, "SAME", dilations=2), _f(1, 6, 6, 2), _f(3, 3, 1, 2)),
+    lambda: tf.nn.conv2d(_f(1, 6, 6, 2), _f(3, 3, 1, 2), 1, "SAME", dilations=2),
     lambda: _gradient_of(lambda x, w: tf.nn.conv3d(x, w, [1] * 5, "SAME"), _f(1, 4, 4, 4, 2), _f(2, 2, 2, 2, 2)),
     lambda: _gradient_of(lambda x, w: tf.nn.depthwise_conv2d(x, w, [1] * 4, "SAME"), _f(1, 4, 4, 2), _f(2, 2, 2, 1)),
     lambda: _gradient_of(lambda x, w: tf.nn.dilation2d(x, w, [1] * 4, "SAME", "NHWC", [1] * 4), _f(1, 4, 4, 2), _f(2, 2, 2)),
@@ -152,13 +153,13 @@ EXAMPLES = [
     lambda: (_raw.TensorListReserve(element_shape=[2], num_elements=3, element_dtype=tf.float32), _raw.EmptyTensorList(element_shape=[2], max_num_elements=3, element_dtype=tf.float32)),
     lambda: (_raw.TensorListScatter(tensor=_f(2, 2), indices=[0, 1], element_shape=[2]), _raw.TensorListScatterV2(tensor=_f(2, 2), indices=[0, 1], element_shape=[2], num_elements=3), _raw.TensorListSplit(tensor=_f(3, 2), element_shape=[-1, 2], lengths=tf.constant([1, 2], tf.int64))),
     lambda: [getattr(_raw, f"TensorList{n}")(input_handle=_LIST, element_dtype=tf.float32, element_shape=[2], **more) for n, more in (("GetItem", {"index": 1}), ("PopBack", {}), ("Stack", {}), ("Gather", {"indices": [0, 2]}))],
-    lambda: (_raw.TensorListConcat(input_handle=_LIST, element_dtype=tf.float32), _raw.TensorListConcatV2(input_handle=_LIST, element_dtype=tf.float32, element_shape=[2], leading_dims=tf.constant([], tf.int64)), _raw.TensorListConcatLists(input_a=_LIST, input_b=_LIST, element_dtype=tf.float32)),
-    lambda: (_raw.TensorListElementShape(input_handle=_LIST, shape_type=tf.int32), _raw.TensorListLength(input_handle=_LIST), _raw.TensorListPushBack(input_handle=_LIST, tensor=_f(2)), _raw.TensorListPushBackBatch(input_handles=_LIST, tensor=_f(2)), _raw.TensorListResize(input_handle=_LIST, size=5)),
+    lambda: (_raw.TensorListConcat(input_handle=_LIST, element_dtype=tf.float32, element_shape=_VECTORS), _raw.TensorListConcatV2(input_handle=_LIST, element_dtype=tf.float32, element_shape=[2], leading_dims=tf.constant([], tf.int64)), _raw.TensorListConcatLists(input_a=_LIST, input_b=_LIST, element_dtype=tf.float32)),
+    lambda: (_raw.TensorListElementShape(input_handle=_LIST, shape_type=tf.int32), _raw.TensorListLength(input_handle=_LIST), _raw.TensorListPushBack(input_handle=_LIST, tensor=_f(2)), _raw.TensorListPushBackBatch(input_handles=tf.stack([_LIST]), tensor=_f(1, 2)), _raw.TensorListResize(input_handle=_LIST, size=5)),
     lambda: (_raw.TensorListSetItem(input_handle=_LIST, index=1, item=_f(2)), _raw.TensorListScatterIntoExistingList(input_handle=_LIST, tensor=_f(2, 2), indices=[0, 1]), tf.add_n([_LIST, _LIST]), tf.zeros_like(_LIST), _raw.Identity(input=_LIST)),
     lambda: (_VARIABLE.read_value(), _raw.ResourceGather(resource=_VARIABLE.handle, indices=[0], dtype=tf.float32), _raw.ResourceGatherNd(resource=_VARIABLE.handle, indices=[[0]], dtype=tf.float32), _raw.VarIsInitializedOp(resource=_VARIABLE.handle), _raw.VariableShape(input=_VARIABLE.handle)),
     lambda: _raw.RaggedTensorFromVariant(encoded_ragged=_raw.RaggedTensorToVariant(rt_nested_splits=[tf.constant([0, 1, 2], tf.int64)], rt_dense_values=_f(2), batched_input=False), input_ragged_rank=1, output_ragged_rank=1, Tvalues=tf.float32),
     lambda: [getattr(tf.random, n)([2, 2], [1, 2]) for n in ("stateless_normal", "stateless_uniform", "stateless_truncated_normal")],
-    lambda: (tf.random.stateless_uniform([2], [1, 2], 0, 9, tf.int32), tf.random.stateless_uniform([2], [1, 2], None, None, tf.int32), tf.random.stateless_binomial([2], [1, 2], _f(2), _f(2)), tf.random.stateless_gamma([2], [1, 2], _f(2)), tf.random.stateless_poisson([2], [1, 2], _f(2)), tf.random.stateless_categorical(_f(2, 3), 2, [1, 2]), tf.random.experimental.stateless_shuffle(_f(3), [1, 2]), tf.random.experimental.index_shuffle(1, tf.constant([1, 2, 3], tf.uint32), 9)),
+    lambda: (tf.random.stateless_uniform([2], [1, 2], 0, 9, tf.int32), tf.random.stateless_uniform([2], [1, 2], None, None, tf.int32), tf.random.stateless_binomial([2], [1, 2], _f(2), _f(2)), tf.random.stateless_gamma([2], [1, 2], _f(2)), tf.random.stateless_poisson([2], [1, 2], _f(2)), tf.random.stateless_categorical(_f(2, 3), 2, [1, 2]), tf.random.experimental.stateless_shuffle(_f(3), [1, 2]), _raw.RandomIndexShuffle(index=1, seed=tf.constant([1, 2, 3], tf.uint32), max_index=9)),
     lambda: [getattr(_raw, n)(shape=[2], seed=[1, 2]) for n in ("StatelessRandomNormal", "StatelessRandomUniform", "StatelessTruncatedNormal")],
     lambda: (_raw.StatelessRandomUniformInt(shape=[2], seed=[1, 2], minval=0, maxval=9), _raw.StatelessRandomUniformFullInt(shape=[2], seed=[1, 2]), _raw.StatelessRandomGammaV2(shape=[2], seed=[1, 2], alpha=_f(2))),
     lambda: tf.image.stateless_sample_distorted_bounding_box([6, 6, 3], _BOXES[None], [1, 2]),
@@ -169,7 +170,7 @@ EXAMPLES = [
     lambda: (tf.ragged.cross([_RAGGED, [[1], [2]]]), tf.ragged.cross_hashed([_RAGGED, [[1], [2]]]), tf.gather(_RAGGED, [0, 1]), tf.ragged.range([0, 1], [2, 3]), _RAGGED.to_sparse(), _RAGGED.to_tensor(), _raw.RaggedFillEmptyRows(value_rowids=tf.constant([0, 2], tf.int64), values=_VALUES, nrows=tf.constant(3, tf.int64), default_value=0.0), _raw.RaggedFillEmptyRowsGrad(reverse_index_map=tf.constant([0, 1], tf.int64), grad_values=_f(3))),
     lambda: (_raw.RaggedTensorToVariant(rt_nested_splits=[tf.constant([0, 1, 2], tf.int64)], rt_dense_values=_f(2), batched_input=True), _raw.RaggedGather(params_nested_splits=[tf.constant([0, 1, 2], tf.int64)], params_dense_values=_f(2), indices=[0], OUTPUT_RAGGED_RANK=1)),
     lambda: (_raw.SparseAdd(a_indices=_INDICES, a_values=_VALUES, a_shape=_SHAPE, b_indices=_INDICES, b_values=_VALUES, b_shape=_SHAPE, thresh=0.0), _raw.SparseAddGrad(backprop_val_grad=_VALUES, a_indices=_INDICES, b_indices=_INDICES, sum_indices=_INDICES)),
-    lambda: (tf.sparse.concat(0, [_SPARSE, _SPARSE]), tf.sparse.cross([_SETS, [[1], [2]]]), tf.sparse.cross_hashed([_SETS, [[1], [2]]]), _raw.SparseFillEmptyRowsGrad(reverse_index_map=tf.constant([0, 1], tf.int64), grad_values=_f(3)), _raw.SparseFillEmptyRows(indices=_INDICES, values=_VALUES, dense_shape=_SHAPE, default_value=0.0)),
+    lambda: (tf.sparse.concat(0, [_SPARSE, _SPARSE]), _raw.SparseFillEmptyRowsGrad(reverse_index_map=tf.constant([0, 1], tf.int64), grad_values=_f(3)), _raw.SparseFillEmptyRows(indices=_INDICES, values=_VALUES, dense_shape=_SHAPE, default_value=0.0)),
     lambda: [getattr(_raw, f"SparseDenseCwise{n}")(sp_indices=_INDICES, sp_values=_VALUES, sp_shape=_SHAPE, dense=_f(2, 3)) for n in ("Add", "Div", "Mul")],
     lambda: [getattr(_raw, f"SparseReduce{n}")(input_indices=_INDICES, input_values=_VALUES, input_shape=_SHAPE, reduction_axes=[0]) for n in ("Max", "Sum")],
     lambda: (tf.sparse.reorder(_SPARSE), tf.sparse.reshape(_SPARSE, [3, 2]), tf.sparse.slice(_SPARSE, [0, 0], [1, 1]), tf.sparse.split(_SPARSE, 2, 0), tf.sparse.softmax(_SPARSE), tf.sparse.maximum(_SPARSE, _SPARSE), tf.sparse.minimum(_SPARSE, _SPARSE), tf.sparse.to_dense(_SPARSE), tf.sparse.sparse_dense_matmul(_SPARSE, _f(3, 2))),
@@ -186,10 +187,15 @@ EXAMPLES = [
     lambda: _gradient_of(lambda x, b: tf.image.crop_and_resize(x, b, [0, 0], [2, 2]), _IMAGE, _BOXES),
     lambda: (tf.image.draw_bounding_boxes(_IMAGE, _BOXES[None], [[1.0, 0.0, 0.0]]), _raw.DrawBoundingBoxes(images=_IMAGE, boxes=_BOXES[None]), tf.image.extract_glimpse(_IMAGE, [2, 2], [[0.0, 0.0]]), _raw.ExtractGlimpse(input=_IMAGE, size=[2, 2], offsets=[[0.0, 0.0]])),
     lambda: (_raw.ImageProjectiveTransformV2(images=_IMAGE, transforms=_f(1, 8), output_shape=[2, 2], interpolation="BILINEAR"), _raw.ImageProjectiveTransformV3(images=_IMAGE, transforms=_f(1, 8), output_shape=[2, 2], fill_value=0.0, interpolation="BILINEAR")),
-    *[(lambda method=method: _gradient_of(lambda x: tf.image.resize(x, [3, 3], method), _IMAGE)) for method in ("area", "bicubic", "bilinear", "nearest")],
+    lambda: tf.image.resize(_IMAGE, [3, 3], "area"),
+    *[(lambda method=method: _gradient_of(lambda x: tf.image.resize(x, [3, 3], method), _IMAGE)) for method in ("bicubic", "bilinear", "nearest")],
     lambda: _gradient_of(lambda x: tf.image.resize(x, [3, 3], "bilinear", antialias=True), _IMAGE),
     lambda: (_raw.AudioSpectrogram(input=_f(16, 1), window_size=8, stride=4), _raw.Mfcc(spectrogram=_f(1, 4, 5), sample_rate=8000)),
     lambda: (_gradient_of(tf.quantization.fake_quant_with_min_max_args, _f(3)), _gradient_of(lambda x: tf.quantization.fake_quant_with_min_max_vars(x, 0.0, 1.0), _f(3)), _gradient_of(lambda x: tf.quantization.fake_quant_with_min_max_vars_per_channel(x, -_f(3), _f(3)), _f(2, 3))),
     lambda: (_raw.QuantizeAndDequantizeV2(input=_f(3), input_min=0.0, input_max=1.0), _raw.QuantizeAndDequantizeV3(input=_f(3), input_min=0.0, input_max=1.0, num_bits=8), _raw.QuantizeAndDequantizeV4(input=_f(3), input_min=0.0, input_max=1.0), _raw.QuantizeAndDequantizeV4Grad(gradients=_f(3), input=_f(3), input_min=0.0, input_max=1.0)),
-    lambda: (tf.debugging.check_numerics(_f(3), "a"), _raw.CheckNumericsV2(tensor=_f(3), message="a"), tf.debugging.Assert(True, ["a"])),
+    lambda: (_raw.ClipByValue(t=_f(3), clip_value_min=0.0, clip_value_max=0.3), _raw.LinSpace(start=0.0, stop=1.0, num=3), _raw.SoftplusGrad(gradients=_f(3), features=_f(3))),
+    lambda: (_raw.PreventGradient(input=_f(3)), _raw.PlaceholderWithDefault(input=_f(3), shape=[3]), _raw.StatelessRandomGetAlg(), _raw.StatelessRandomGetKeyCounterAlg(seed=[1, 2])),
+    lambda: (_raw.VarHandleOp(dtype=tf.float32, shape=[2]), _raw.AssignVariableOp(resource=_VARIABLE.handle, value=_f(3, 2)), _raw.DisableCopyOnRead(resource=_VARIABLE.handle)),
+    lambda: (_raw.ShardedFilename(basename="a", shard=0, num_shards=1), _raw.SaveV2(prefix="a", tensor_names=["x"], shape_and_slices=[""], tensors=[_f(2)]), _raw.RestoreV2(prefix="a", tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32]), _raw.MergeV2Checkpoints(checkpoint_prefixes=["a"], destination_prefix="b")),
+    lambda: (tf.debugging.check_numerics(_f(3), "a"), _raw.CheckNumericsV2(tensor=_f(3), message="a"), _raw.Assert(condition=True, data=["a"])),
 ]

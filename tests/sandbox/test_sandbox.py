@@ -189,6 +189,13 @@ def test_secrets_in_the_environment_stay_outside(tmp_path, monkeypatch):
     assert "secret-" not in str(seen)
 
 
+def test_tensorflow_runs_there_without_onednn_whatever_the_caller_prefers(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    with sandbox.Zygote(preload=["misbehaviour"]) as zygote:
+        seen = zygote.run("misbehaviour:environment", {}, scratch=tmp_path, limits=_LIMITS)
+    assert seen["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
 def test_the_callers_environment_cannot_be_read_through_proc(call, in_force):
     _require(in_force, "looking at and signalling of other processes")
     for name in ("environ", "cmdline", "maps"):

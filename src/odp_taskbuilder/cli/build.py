@@ -175,6 +175,7 @@ def command(
             json_mode,
         )
         return errors.EXIT_OK
+    options.without_onednn()
     if trust_model:
         options.note_trusted_model("with the rights of the sandbox" if sandbox else "with your rights")
     is_one = len(task_configs) == 1 and not sweeps and config_places(task_configs) == list(task_configs)

@@ -59,6 +59,7 @@ def command(
     if path is not None:
         graphs = client_ops(path, allowlist=allowlist)
     else:
+        options.without_onednn()
         from odp_taskbuilder.inspection.model_ops import model_ops
 
         if trust_model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any, Callable, Optional
 
 import click
@@ -158,6 +159,14 @@ def compression_options(function: Callable) -> Callable:
 
 
 trust_model = absl_flag("trust_model", help="Load the model without scanning it first.")
+
+
+def without_onednn() -> None:
+    """Has TensorFlow, which this process imports later, run what a model holds with its own kernels, unless the user has chosen.
+
+    oneDNN's, which processors with AVX-512 VNNI use by default, end the process over operands of another rank than they expect.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def note_trusted_model(rights: str = "with your rights") -> None:

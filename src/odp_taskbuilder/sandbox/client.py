@@ -31,6 +31,8 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"
 _OWN_VARIABLES = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "CUDA_VISIBLE_DEVICES": "-1",
+    # Its kernels end the process over operands that TensorFlow's own report as an error.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONWARNINGS": "ignore",
 }

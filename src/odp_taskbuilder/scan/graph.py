@@ -15,8 +15,8 @@ from typing import NamedTuple, Optional
 from google.protobuf import message
 
 import odp_taskbuilder.proto  # noqa: F401 - makes TensorFlow's messages importable without TensorFlow.
+from odp_taskbuilder.scan import attributes, sizes
 from odp_taskbuilder.scan import ops as scan_ops
-from odp_taskbuilder.scan import sizes
 from odp_taskbuilder.scan.ops import Place
 from odp_taskbuilder.scan.report import Finding, ScanLimits, printable
 
@@ -172,6 +172,7 @@ class _Scanner:
                 yield f"sets {key}, which no model needs"
         for key, attr in node.attr.items():
             yield from self._attribute_problems(key, attr)
+        yield from attributes.problems(node)
 
     def _is_constant_false(self, name: str, nodes: Mapping[str, node_def_pb2.NodeDef]) -> bool:
         if name not in self._false:

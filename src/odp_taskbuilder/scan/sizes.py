@@ -86,15 +86,12 @@ _RANDOM = (
 
 # Operands whose values, multiplied, are a lower bound of the elements that an operation makes.
 _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
-    "AvgPool3DGrad": (0,),
-    "AvgPoolGrad": (0,),
     "Bincount": (1,),
     "BroadcastTo": (1,),
     "Conv2DBackpropFilter": (1,),
     "Conv2DBackpropInput": (0,),
     "Conv3DBackpropFilterV2": (1,),
     "Conv3DBackpropInputV2": (0,),
-    "CropAndResize": (3,),
     "DecodePaddedRaw": (1,),
     "DenseBincount": (1,),
     "DepthwiseConv2dNativeBackpropFilter": (1,),
@@ -177,6 +174,8 @@ _COUNT_ATTRIBUTES = {
     *("N", "num", "num_split", "num_partitions", "num_row_partition_tensors", "top_paths", "num_true", "Nsparse", "pad_width"),
     *("RAGGED_RANK", "PARAMS_RAGGED_RANK", "OUTPUT_RAGGED_RANK", "input_ragged_rank", "output_ragged_rank"),
 }
+# Attributes that TensorFlow multiplies, or takes from a number of dimensions, before it looks how large they are.
+_BOUNDED_ATTRIBUTES = {"batch_dims": _MAX_RANK, "block_size": 2**15}
 
 # Operations that hand their first operand on, at most with another type or shape.
 _PASSING_OPS = {
@@ -304,7 +303,7 @@ def _attribute_problems(key: str, attr: attr_value_pb2.AttrValue, limits: ScanLi
     if key in _FREE_ATTRIBUTES or key.startswith("_"):
         return
     if kind == "i":
-        limit = limits.list_length if key in _COUNT_ATTRIBUTES else limits.attribute
+        limit = limits.list_length if key in _COUNT_ATTRIBUTES else _BOUNDED_ATTRIBUTES.get(key, limits.attribute)
         if not key.endswith("_mask") and abs(attr.i) > limit:
             yield f"the attribute {printable(key)!r} is {attr.i}; at most {limit} is accepted"
         elif attr.i < 0 and key in _COUNT_ATTRIBUTES:

@@ -20,7 +20,7 @@ from tensorflow.core.framework import attr_value_pb2, node_def_pb2, types_pb2  #
 # The field of an attribute's value, by the kind in the operation's definition.
 _FIELDS = {"int": "i", "float": "f", "bool": "b", "string": "s", "type": "type", "shape": "shape", "tensor": "tensor", "func": "func"}
 # Types of values. References are what TensorFlow 1 had in place of variables' handles.
-_TYPES = [name for name in types_pb2.DataType.keys() if name != "DT_INVALID" and not name.endswith("_REF")]
+_TYPES = [name for name in types_pb2.DataType.DESCRIPTOR.values_by_name if name != "DT_INVALID" and not name.endswith("_REF")]
 
 
 class _Definition(NamedTuple):

@@ -113,7 +113,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "RFFT": (1,),
     "RFFT2D": (1,),
     "RFFT3D": (1,),
-    "RaggedBincount": (2,),
     "RaggedTensorToTensor": (0,),
     "ResizeArea": (1,),
     "ResizeBicubic": (1,),

@@ -19,13 +19,19 @@ from tensorflow.core.protobuf import saved_model_pb2  # isort: skip
 _SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
 # They ended the process under the fuzzer, or belong to those that did, and no client model needs them.
 _GONE = """
-AccumulateNV2 AdjustHue AudioSpectrogram AvgPool3DGrad AvgPoolGrad BlockLSTM BlockLSTMGrad BlockLSTMGradV2 BlockLSTMV2 CTCBeamSearchDecoder CTCLoss
-CombinedNonMaxSuppression CropAndResize CropAndResizeGradBoxes CropAndResizeGradImage Dilation2D Dilation2DBackpropFilter Dilation2DBackpropInput
-DrawBoundingBoxes DrawBoundingBoxesV2 FakeQuantWithMinMaxVarsPerChannelGradient FractionalMaxPool FractionalMaxPoolGrad GRUBlockCell
-LRNGrad LSTMBlockCell LSTMBlockCellGrad MatrixDiagV2 MatrixLogarithm
-MaxPool3DGrad MaxPool3DGradGrad MaxPoolGrad MaxPoolGradGrad MaxPoolGradGradV2 MaxPoolGradV2 MaxPoolGradWithArgmax MaxPoolV2 Mfcc Qr QuantizeAndDequantizeV2 RaggedBincount RaggedCross
-RaggedFillEmptyRows RaggedGather RaggedTensorFromVariant RaggedTensorToSparse RaggedTensorToVariantGradient RandomIndexShuffle ScatterNdNonAliasingAdd SparseCrossHashed
-SparseSegmentMeanGrad UnicodeDecode UnicodeDecodeWithOffsets UnsortedSegmentJoin
+AccumulateNV2 AdjustHue AudioSpectrogram AvgPool3DGrad AvgPoolGrad BlockLSTM BlockLSTMGrad BlockLSTMGradV2 BlockLSTMV2
+CTCBeamSearchDecoder CTCLoss CombinedNonMaxSuppression ConjugateTranspose CropAndResize CropAndResizeGradBoxes
+CropAndResizeGradImage DenseCountSparseOutput DenseToDenseSetOperation DenseToSparseSetOperation Dilation2D
+Dilation2DBackpropFilter Dilation2DBackpropInput DrawBoundingBoxes DrawBoundingBoxesV2 FakeQuantWithMinMaxVarsPerChannelGradient
+FractionalMaxPool FractionalMaxPoolGrad GRUBlockCell LRNGrad LSTMBlockCell LSTMBlockCellGrad MatrixDiagV2 MatrixLogarithm
+MaxPool3DGrad MaxPool3DGradGrad MaxPoolGrad MaxPoolGradGrad MaxPoolGradGradV2 MaxPoolGradV2 MaxPoolGradWithArgmax MaxPoolV2 Mfcc
+Qr QuantizeAndDequantizeV2 RaggedBincount RaggedCountSparseOutput RaggedCross RaggedFillEmptyRows RaggedGather
+RaggedTensorFromVariant RaggedTensorToSparse RaggedTensorToVariantGradient RandomIndexShuffle ScatterNdNonAliasingAdd SetSize
+SparseAddGrad SparseConcat SparseCountSparseOutput SparseCrossHashed SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul
+SparseFillEmptyRowsGrad SparseReduceMax SparseReduceSum SparseSegmentMeanGrad SparseSliceGrad SparseSparseMaximum
+SparseSparseMinimum SparseSplit SparseTensorDenseAdd SparseToSparseSetOperation TensorListConcat TensorListConcatLists
+TensorListPushBackBatch TensorListScatter TensorListScatterV2 UnicodeDecode UnicodeDecodeWithOffsets UnicodeEncode
+UnsortedSegmentJoin
 """.split()
 
 
@@ -199,6 +205,27 @@ def _add_loop(library, dtype, loop):
 def test_a_loop_whose_condition_is_no_truth_value_is_refused(findings_with, loop):
     (finding,) = findings_with(lambda library: _add_loop(library, types_pb2.DT_COMPLEX64, loop))
     assert (finding.node, finding.reason) == ("loop", "its condition is no truth value")
+
+
+@pytest.mark.parametrize("op", ["PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "Case", "StatelessCase"])
+@pytest.mark.parametrize("takes, gives", [([], [types_pb2.DT_INT32]), ([types_pb2.DT_INT32], []), ([types_pb2.DT_INT64], [types_pb2.DT_INT32])])
+def test_a_call_that_does_not_fit_its_function_is_refused(findings_with, op, takes, gives):
+    def add(library, takes, gives):
+        callee = _function(library, "callee")
+        callee.signature.input_arg.add(name="a", type=types_pb2.DT_INT32)
+        callee.signature.output_arg.add(name="b", type=types_pb2.DT_INT32)
+        callee.ret["b"] = "a"
+        call = _function(library, "caller").node_def.add(name="call", op=op)
+        call.attr["Tin"].list.type.extend(takes)
+        call.attr["Tout"].list.type.extend(gives)
+        call.attr["Tcond"].type = types_pb2.DT_BOOL
+        for key in ("f",) if "Call" in op else ("then_branch", "else_branch") if "If" in op else ():
+            call.attr[key].func.name = "callee"
+        if "Case" in op:
+            call.attr["branches"].list.func.add(name="callee")
+
+    findings = findings_with(lambda library: add(library, takes, gives))
+    assert findings and all(finding.node == "call" and "than it takes and returns" in finding.reason for finding in findings)
 
 
 @pytest.mark.parametrize("loop", ["While", "StatelessWhile"])

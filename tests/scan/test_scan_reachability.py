@@ -33,9 +33,11 @@ def test_what_runs_while_loading_was_on_the_list_of_reachable_functions(loaded):
 
 def test_the_models_run_what_they_mean_to_run(loaded):
     _, ran = loaded
-    ways = {name.split("-")[1] for name in ran}
-    assert len(ways) == 11
+    entries, ways = ({name.split("-")[i] for name in ran} for i in (0, 1))
+    assert entries == {"creator", "initialize", "destroy_resource", "save_fn", "restore_fn", "gradient"}
+    assert len(ways) == 13
     last = {"plain": "leaf", "disguised": reachable_models.CHECKPOINT_FUNCTION}
     idle = {name for name, functions in ran.items() if last[name.rpartition("-")[2]] not in functions}
-    # Of three Cases, one in the other, TensorFlow 2.14 runs two; why was not found out.
-    assert {name for name in idle if "-case-3-" not in name} == set()
+    # Of three Cases, one in the other, TensorFlow 2.14 runs two; why was not found out. Its loader leaves the library's own list of
+    # gradients behind.
+    assert {name for name in idle if "-case-3-" not in name and "-gradient_of_the_library-" not in name} == set()

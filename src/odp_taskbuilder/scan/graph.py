@@ -59,6 +59,7 @@ _VARYING_OPS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsIn
 _HANDLES = {types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
 # Branches by a truth value, which is what tf.cond writes; TensorFlow ends the process where it cannot make one of another type.
 _BRANCHES = ("If", "StatelessIf")
+_CALLS_WITH_TYPES = {"PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "Case", "StatelessCase"}
 # How many functions of a cycle are named in a message.
 _MAX_SHOWN_CYCLE = 5
 # How many nodes that pass a value on are followed.
@@ -289,6 +290,7 @@ def _scan_calls(graph: graph_pb2.GraphDef, limits: ScanLimits) -> Iterator[Findi
             yield Finding("gradients", gradient.registered_op_type, "", "the function of this gradient is not in the file")
     bodies = _bodies(graph)
     calls: dict[str, collections.Counter[str]] = {}
+    signatures = _Signatures(functions)
     for name, nodes in bodies.items():
         calls[name] = collections.Counter(_named_in_text(functions[name].attr, functions) if name in functions else ())
         for node in nodes:
@@ -297,6 +299,8 @@ def _scan_calls(graph: graph_pb2.GraphDef, limits: ScanLimits) -> Iterator[Findi
                     calls[name][callee] += 1
                 else:
                     yield Finding(name, node.name, node.op, f"calls {printable(callee)!r}, which the file does not hold")
+            for reason in signatures.misfits(node):
+                yield Finding(name, node.name, node.op, reason)
             calls[name].update(_reached_otherwise(node, functions, gradients))
     order, cycle = _callees_first(calls)
     if cycle:
@@ -317,6 +321,35 @@ def _named_functions(attr: attr_value_pb2.AttrValue) -> Iterator[str]:
         yield function.name
         for inner in function.attr.values():
             yield from _named_functions(inner)
+
+
+class _Signatures:
+    """Types that calls and functions take and give, each set of them numbered, so that comparing two costs nothing."""
+
+    def __init__(self, functions: Mapping[str, function_pb2.FunctionDef]):
+        self._functions = functions
+        self._numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        self._of_functions: dict[str, int] = {}
+
+    def misfits(self, node: node_def_pb2.NodeDef) -> Iterator[str]:
+        """Says which functions a call does not fit: TensorFlow's optimisers put the body in its place before they look."""
+        if node.op not in _CALLS_WITH_TYPES:
+            return
+        takes, gives = (tuple(node.attr[key].list.type) if key in node.attr else () for key in ("Tin", "Tout"))
+        number = self._number(takes, gives)
+        for callee in called_functions(node):
+            if callee in self._functions and self._of(callee) != number:
+                yield f"calls {printable(callee)!r} with other types, or another number of them, than it takes and returns"
+
+    def _of(self, name: str) -> int:
+        if name not in self._of_functions:
+            signature = self._functions[name].signature
+            takes, gives = (tuple(arg.type for arg in args) for args in (signature.input_arg, signature.output_arg))
+            self._of_functions[name] = self._number(takes, gives)
+        return self._of_functions[name]
+
+    def _number(self, takes: tuple[int, ...], gives: tuple[int, ...]) -> int:
+        return self._numbers.setdefault((takes, gives), len(self._numbers))
 
 
 def _reached_otherwise(

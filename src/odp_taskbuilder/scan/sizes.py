@@ -122,8 +122,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "ScaleAndTranslate": (1,),
     "ScatterNd": (2,),
     "SparseBincount": (3,),
-    "SparseReduceMax": (1,),
-    "SparseReduceSum": (1,),
     "SparseSegmentMeanWithNumSegments": (3,),
     "SparseSegmentSqrtNWithNumSegments": (3,),
     "SparseSegmentSumWithNumSegments": (3,),
@@ -136,7 +134,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "TensorListPopBack": (1,),
     "TensorListReserve": (0, 1),
     "TensorListResize": (1,),
-    "TensorListScatterV2": (3,),
     "TensorListStack": (1,),
     "Tile": (1,),
     "UnsortedSegmentMax": (2,),
@@ -146,7 +143,7 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(_RANDOM, (0,)),
 }
 # Operands of which the first extent alone counts: rows of a sparse tensor, each of which gets an entry.
-_ROW_OPERANDS = {"SparseFillEmptyRows": 2, "SparseTensorDenseMatMul": 2, "SparseBincount": 2, "EditDistance": 2, "SetSize": 2}
+_ROW_OPERANDS = {"SparseFillEmptyRows": 2, "SparseTensorDenseMatMul": 2, "SparseBincount": 2, "EditDistance": 2}
 # Operands whose largest value, plus one, is the length of what is made.
 _INDEX_OPERANDS: Mapping[str, Union[int, str]] = {
     "SegmentMax": 1,
@@ -157,9 +154,7 @@ _INDEX_OPERANDS: Mapping[str, Union[int, str]] = {
     "SparseSegmentMean": 2,
     "SparseSegmentSqrtN": 2,
     "SparseSegmentSum": 2,
-    "TensorListScatter": 1,
     "TensorListScatterIntoExistingList": 2,
-    "TensorListScatterV2": 1,
     "DynamicStitch": "N",
     "ParallelDynamicStitch": "N",
 }

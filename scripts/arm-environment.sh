@@ -49,9 +49,10 @@ arm_environment() {
   done
 }
 
-# arm_python ARGUMENTS: runs the emulated Python with the project's source and the packages. ARM_MORE_PACKAGES comes first on the path.
+# arm_python ARGUMENTS: becomes the emulated Python, with the project's source and the packages. ARM_MORE_PACKAGES comes first on the path.
+# What ends it with a signal then ends no shell around it.
 arm_python() {
-  PYTHONHOME="$ARM_ROOT/usr" PYTHONPATH="${ARM_MORE_PACKAGES:+$ARM_MORE_PACKAGES:}$PWD/src:$ARM_PACKAGES" \
+  exec env PYTHONHOME="$ARM_ROOT/usr" PYTHONPATH="${ARM_MORE_PACKAGES:+$ARM_MORE_PACKAGES:}$PWD/src:$ARM_PACKAGES" \
     PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX="$ARM_CACHE/bytecode" TF_CPP_MIN_LOG_LEVEL=3 "$ARM_CACHE/bin/python3.11" "$@"
 }
 

@@ -196,6 +196,16 @@ def test_tensorflow_runs_there_without_onednn_whatever_the_caller_prefers(tmp_pa
     assert seen["TF_ENABLE_ONEDNN_OPTS"] == "0"
 
 
+def test_what_is_imported_beforehand_finds_the_callers_directory_for_temporary_files(tmp_path, monkeypatch):
+    # On a read-only root file system it may be the only one.
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "leaves_a_file.py").write_text("import pathlib, tempfile\npathlib.Path(tempfile.gettempdir(), 'left').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with sandbox.Zygote(preload=["leaves_a_file"]):
+        assert (tmp_path / "temporary" / "left").exists()
+
+
 def test_the_callers_environment_cannot_be_read_through_proc(call, in_force):
     _require(in_force, "looking at and signalling of other processes")
     for name in ("environ", "cmdline", "maps"):

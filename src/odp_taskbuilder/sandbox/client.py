@@ -27,7 +27,7 @@ PathLike = Union[str, os.PathLike]
 LOG_NAME = "log.txt"
 
 # The environment of a sandbox: nothing that could be a secret.
-_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+_KEPT_VARIABLES = ("PATH", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 _OWN_VARIABLES = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "CUDA_VISIBLE_DEVICES": "-1",

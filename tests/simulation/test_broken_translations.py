@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from odp_taskbuilder import errors
-
 pytest.importorskip("jax")
 # In every round, at least.
 _COMPARED = 2
 _CLIENTS = 12
+# Relative L2 distance: what differs by less was divided out again, or is not asked for.
+_HARMLESS = 1e-6
 
 
 class Broken:
@@ -21,6 +21,7 @@ class Broken:
 
     def __init__(self, artifacts, clients, directory):
         from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
+        from odp_taskbuilder.compiled.client_program import ClientProgram
         from odp_taskbuilder.runtime import client_runtime, server_runtime
 
         self._client_runtime = client_runtime
@@ -39,59 +40,76 @@ class Broken:
             with open_checkpoint(update) as opened:
                 self._updates.append({tensor.name: opened.read(tensor.name) for tensor in opened.tensors})
         self._clients = [_parsed(path) for path in clients]
+        program = ClientProgram(self._flatbuffer)
+        self._right = [self._run(program, client) for client in self._clients]
 
     def operators(self):
         from odp_taskbuilder.compiled.graph import read_functions
 
         return {node.name for function in read_functions(self._flatbuffer) for node in function.nodes}
 
-    def share_caught(self, op=None):
-        """The share of clients by which a broken entry is found; by whom it cannot even be traced, by all."""
+    def share_caught(self, op=None, change=None):
+        """The share of clients by which a broken entry is found, of those whose updates it changes; None if it changes none. By whom it
+        cannot even be traced, by all."""
         from odp_taskbuilder.compiled import translation
         from odp_taskbuilder.compiled.client_program import ClientProgram
-        from odp_taskbuilder.simulation.comparison import compared
 
         entry = translation.TABLE.get(op)
         if op is not None:
-            translation.TABLE[op] = dataclasses.replace(entry, apply=_wrong(entry.apply))
+            translation.TABLE[op] = dataclasses.replace(entry, apply=_wrong(entry.apply, change))
         try:
             program = ClientProgram(self._flatbuffer)
-            return sum(self._is_caught(program, *pair, compared) for pair in zip(self._clients, self._updates)) / len(self._clients)
+            found = [self._is_caught(program, *clients) for clients in zip(self._clients, self._updates, self._right)]
+            changed = [caught for caught in found if caught is not None]
+            return sum(changed) / len(found) if changed else None
         except translation.Untranslatable:
             return 1.0
         finally:
             if op is not None:
                 translation.TABLE[op] = entry
 
-    def _is_caught(self, program, client, update, compared):
-        def run(checkpoint):
-            sums = program.sums(checkpoint, [client])
-            return None if sums.wild else sums.tensors
+    def _is_caught(self, program, client, update, right):
+        from odp_taskbuilder.simulation.comparison import DifferentError, compared
 
-        own = run(self._checkpoint)
-        try:
-            # A client that is given back takes no harm, and is not compared; nor is the compiled update taken of one on a kink.
-            if own is not None:
-                compared("client", self._checkpoint, own, update, run)
-        except errors.ArtifactError:
+        own = self._run(program, client)
+        # A client that is given back takes no harm, and is not compared; nor is the compiled update taken of one on a kink.
+        if own is None:
             return True
-        return own is None
+        if right is not None and all(np.linalg.norm(own[name] - value) <= _HARMLESS * np.linalg.norm(value) for name, value in right.items()):
+            return None
+        try:
+            compared("client", self._checkpoint, own, update, lambda checkpoint: self._run(program, client, checkpoint))
+        except DifferentError:
+            return True
+        return False
+
+    def _run(self, program, client, checkpoint=None):
+        sums = program.sums(self._checkpoint if checkpoint is None else checkpoint, [client])
+        return None if sums.wild else sums.tensors
 
 
-def _wrong(apply):
+def _wrong(apply, change):
     def broken(op, *inputs):
         result = apply(op, *inputs)
         several = isinstance(result, (list, tuple))
-        outputs = [_changed(output) for output in (result if several else [result])]
+        outputs = [change(output) for output in (result if several else [result])]
         return outputs if several else outputs[0]
 
     return broken
 
 
-def _changed(output):
+def _a_little(output):
     if output.dtype == bool:
         return ~output
     return output + output.dtype.type(1) if output.dtype.kind in "iu" else (output * np.float32(1.01)).astype(output.dtype)
+
+
+def _sign(output):
+    return ~output if output.dtype == bool else -output
+
+
+def _all_zero(output):
+    return output & False if output.dtype == bool else output * output.dtype.type(0)
 
 
 def _parsed(path):
@@ -112,9 +130,15 @@ def broken(request, tasks, clients, tmp_path_factory):
 def test_the_check_finds_broken_translations_within_two_rounds(broken, request):
     from odp_taskbuilder.compiled import translation
 
-    assert broken.share_caught() == 0
     operators = broken.operators() & translation.TABLE.keys()
     assert len(operators) > 30
     chosen = sorted(operators) if request.config.getoption("--full") else ["ReluGrad", "SELECT", "SUM"]
-    missed = {op: (1 - broken.share_caught(op)) ** (2 * _COMPARED) for op in chosen}
+    missed, harmless = {}, set()
+    for op in chosen:
+        shares = [broken.share_caught(op, change) for change in (_a_little, _sign, _all_zero)]
+        caught = [share for share in shares if share is not None]
+        missed.update({op: (1 - min(caught)) ** (2 * _COMPARED)} if caught else {})
+        harmless.update(() if caught else {op})
     assert max(missed.values()) < 0.01, missed
+    # What changes no update, broken in any of these ways, makes none wrong: operators of the guard, which nothing trips here.
+    assert harmless <= {"ABS", "ZEROS_LIKE"}

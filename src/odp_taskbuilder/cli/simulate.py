@@ -255,10 +255,13 @@ def _compiled_line(share: CompiledShare) -> str:
         line += f"; rounding sent {share.kinks} of {share.compared} compared ones another way: the interpreter's update was taken"
     if share.worst is None:
         return line
-    return (
-        f"{line}; {share.compared - share.kinks} ran in both ways, with a relative L2 difference of at most {share.worst.difference:.2g} "
+    line += (
+        f"; {share.compared - share.kinks} ran in both ways, with a relative L2 difference of at most {share.worst.difference:.2g} "
         f"({share.worst.tensor})"
     )
+    if share.amplified:
+        line += f"; of {share.amplified} the plan amplifies rounding so far"
+    return line
 
 
 def _task_lines(name: str, task: TaskSummary) -> list[str]:

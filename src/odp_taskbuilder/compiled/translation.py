@@ -126,8 +126,13 @@ def apply_translation(
         raise Untranslatable(node.name, subgraph, "it has no translation")
     folded = translation.folds and all(value is None or isinstance(value, np.ndarray) for value in inputs)
     op = Op(node, subgraph, np if folded else jnp, output_dtypes, conditions)
-    with np.errstate(all="ignore"):
-        result = translation.apply(op, *inputs)
+    try:
+        with np.errstate(all="ignore"):
+            result = translation.apply(op, *inputs)
+    except Untranslatable:
+        raise
+    except Exception as error:  # noqa: BLE001 - JAX and NumPy raise classes of their own; the interpreter takes what the table cannot.
+        raise op.refuse(f"its translation fails: {type(error).__name__}: {error}") from error
     outputs: list[Any] = list(result) if isinstance(result, (list, tuple)) else [result]
     if folded:
         outputs = [np.asarray(output) for output in outputs]

@@ -20,7 +20,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.simulation.comparison import LOCAL, compared
+from odp_taskbuilder.simulation.comparison import DifferentError, compared
 from odp_taskbuilder.simulation.jobs import (
     BadClient,
     ClientSession,
@@ -70,12 +70,16 @@ class CompiledWorker:
         """Runs a session, or tells whether a task can be compiled.
 
         Raises:
-          ArtifactError: a compiled update is not the interpreter's.
           OdpTaskError: as ClientWorker.
         """
         if isinstance(job, TranslateTask):
             return self.tasks[job.task_id].untranslated(read_tensors(job.checkpoint))
-        return _CompiledSession(self, job).run() if job.compiled else self.interpreter(job)
+        if not job.compiled:
+            return self.interpreter(job)
+        try:
+            return _CompiledSession(self, job).run()
+        except DifferentError as found:
+            return SessionResult(reports=0, update_bytes=0, different=found.comparison)
 
 
 class _CompiledTask:
@@ -229,7 +233,8 @@ class _CompiledSession:
         """Runs a client in both ways. Returns its compiled update if it lies on a kink, where both ways are right.
 
         Raises:
-          ArtifactError: its updates differ, and rounding does not explain it.
+          DifferentError: its updates differ, and rounding does not explain it.
+          ArtifactError: the interpreter cannot run it.
         """
         program = self._task.program
         own = program.sums(self._checkpoint, [examples])
@@ -238,7 +243,7 @@ class _CompiledSession:
             failure = failure or self._interpreter.run_client(self._session, client_id)
         if failure is not None:
             raise errors.ArtifactError(
-                f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step=LOCAL
+                f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step="Run with --engine local."
             )
         update = read_tensors(self._interpreter.update_file)
         self._file_bytes = os.path.getsize(self._interpreter.update_file) - own.integer_bytes

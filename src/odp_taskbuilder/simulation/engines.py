@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data.part import DataPart
+from odp_taskbuilder.simulation.comparison import MAX_DIFFERENCE
 from odp_taskbuilder.simulation.confined_data import readable_data
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
     ClientSession,
     Cohort,
     CohortResult,
+    Comparison,
     SessionResult,
     TranslateTask,
     WorkerSetup,
@@ -142,6 +144,8 @@ class CompiledEngine:
         # Of each task, the clients that were compared, and those that lie on a kink.
         self._compared: collections.Counter[int] = collections.Counter()
         self._kinks: collections.Counter[int] = collections.Counter()
+        # And those that differ by what rounding makes of it, kinks included.
+        self._rounding: collections.Counter[int] = collections.Counter()
         self._cohorts = 0
         # A process that is shared is not ours to pin to a core.
         cores = num_workers if start_processes is ChildProcesses else None
@@ -159,7 +163,8 @@ class CompiledEngine:
 
         Raises:
           UnsupportedOpsError: the client plan cannot be compiled, and must be.
-          ArtifactError: a client's compiled update is not the interpreter's, or too many cannot be compared.
+          ArtifactError: a client's compiled update is not the interpreter's, or too many cannot be compared. Where the plan need not be
+            compiled, the interpreter may run it instead.
         """
         self._cohorts += 1
         task_id = cohort.task_id
@@ -175,9 +180,15 @@ class CompiledEngine:
             shares = self._deal(cohort.client_ids)
             sessions = self._compiled_sessions(cohort, shares, timed=timed)
             results = self._processes.run(sessions, children=[position for position, share in enumerate(shares) if share])
-            if timed:
-                self._keep_the_faster(task_id, results)
-            self._look_at_kinks(task_id, results)
+            different = next((result.different for result in results if result.different is not None), None)
+            if different is not None:
+                self._give_up_compiling(task_id, different, may_go_on=timed or self._rounding[task_id] > 0)
+                sessions = deal_evenly(cohort)
+                results = self._processes.run(sessions)
+            else:
+                if timed:
+                    self._keep_the_faster(task_id, results)
+                self._look_at_kinks(task_id, results)
         if first or self._is_compiled[task_id] != was_compiled:
             self._on_way(task_id, self._is_compiled[task_id])
         for result in results:
@@ -235,10 +246,26 @@ class CompiledEngine:
             self._homes[client_id] = smallest
         return shares
 
+    def _give_up_compiling(self, task_id: int, different: Comparison, *, may_go_on: bool) -> None:
+        """Leaves a task to the interpreter: in its first round, of which nothing is kept, and where the plan is one in which rounding was seen
+        to make as much of a difference. Elsewhere former rounds may have been wrong."""
+        what = (
+            f"the compiled update of client {different.client_id!r} is not the interpreter's: {different.tensor} differs by "
+            f"{different.difference:.3g} of its L2 norm; {MAX_DIFFERENCE:g} is allowed, and rounding does not explain it"
+        )
+        if self._must_compile or not may_go_on:
+            raise errors.ArtifactError(
+                f"Task {task_id}: {what}.",
+                next_step="Run with --engine local, and report this: a translation of the compiled engine is wrong.",
+            )
+        self._is_compiled[task_id] = False
+        self._on_notice(f"task {task_id} runs in the interpreter: {what}")
+
     def _look_at_kinks(self, task_id: int, results: Sequence[SessionResult]) -> None:
         """Leaves a task to the interpreter whose clients rounding sends two ways again and again."""
         on_kinks = sum(len(result.kinks) for result in results)
         self._kinks[task_id] += on_kinks
+        self._rounding[task_id] += on_kinks + sum(comparison.amplified for result in results for comparison in result.comparisons)
         self._compared[task_id] += on_kinks + sum(len(result.comparisons) for result in results)
         kinks, compared = self._kinks[task_id], self._compared[task_id]
         if kinks < _MANY_KINKS or _COMPARED_PER_KINK * kinks <= compared:

@@ -147,11 +147,13 @@ class Comparison:
     Attributes:
       tensor: of the update, the one that differs most.
       difference: L2 norm of its difference, relative to the tensor's.
+      amplified: that is more than float32's rounding of an update, and no more than rounding of the weights makes of it.
     """
 
     client_id: str
     tensor: str
     difference: float
+    amplified: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +166,7 @@ class SessionResult:
     zeroed_clients: clients that reported nothing but zeros (runtime.client_runtime.sent_zeros).
     compiled: clients whose updates come from a compiled program.
     comparisons: of clients that ran in both ways, with the same update.
+    different: a client whose updates differ, which rounding does not explain; nothing else was done then.
     kinks: clients that ran in both ways with updates that differ, which rounding explains; the interpreter's is taken.
     seconds_compiled: of a client, without compiling; None where it was not asked for.
     sample: sizes of one client's update, as a file and after gzip; None where none was looked at.
@@ -178,6 +181,7 @@ class SessionResult:
     compiled: int = 0
     comparisons: tuple[Comparison, ...] = ()
     kinks: tuple[str, ...] = ()
+    different: Optional[Comparison] = None
     seconds_compiled: Optional[float] = None
     sample: Optional[tuple[int, int]] = None
 

@@ -64,6 +64,7 @@ class CompiledShare:
       compiled, interpreted: clients that reported, by how they ran. The compared ones count as compiled.
       compared: clients that ran in both ways.
       kinks: those of them whose updates differ because rounding sends them two ways; they count as interpreted.
+      amplified: those of them whose updates differ by more than rounding, and no more than rounding of their weights makes of it.
       worst: the comparison with the largest difference; None before the first.
     """
 
@@ -71,6 +72,7 @@ class CompiledShare:
     interpreted: int = 0
     compared: int = 0
     kinks: int = 0
+    amplified: int = 0
     worst: Optional[Comparison] = None
 
     def add(self, result: SessionResult) -> None:
@@ -78,6 +80,7 @@ class CompiledShare:
         self.interpreted += result.reports - result.compiled
         self.compared += len(result.comparisons) + len(result.kinks)
         self.kinks += len(result.kinks)
+        self.amplified += sum(comparison.amplified for comparison in result.comparisons)
         found = [comparison for comparison in (self.worst, *result.comparisons) if comparison is not None]
         self.worst = max(found, key=lambda comparison: comparison.difference, default=None)
 

@@ -1,4 +1,5 @@
-"""Small recurrent models and losses with branches, as people write them; each has one output, but for the last."""
+"""Small recurrent models, losses with branches, and models whose shapes saving loses, as people write them; each has one output, but for
+the last."""
 
 from __future__ import annotations
 
@@ -80,6 +81,28 @@ MODELS = {
         tf.TensorSpec([None, STEPS], tf.int64),
     ),
 }
+
+
+def _of_images(*layers: tf.keras.layers.Layer):
+    return _of_keras(
+        tf.keras.Sequential([tf.keras.Input((6, 5, 3)), *layers, _layers.Flatten(), _layers.Dense(1)]),
+        tf.keras.losses.MeanSquaredError(),
+        tf.TensorSpec([None, 6, 5, 3], tf.float32),
+        tf.TensorSpec([None, 1], tf.float32),
+    )
+
+
+# Without loops, and traced again all the same.
+WITH_LOST_SHAPES = {
+    "dense_before_convolution": lambda: _of_images(_layers.Dense(4), _layers.Conv2D(2, 2, strides=2)),
+    "dilated": lambda: _of_images(_layers.Conv2D(2, 2, dilation_rate=2)),
+    "dilated_depthwise": lambda: _of_images(_layers.DepthwiseConv2D(2, dilation_rate=2, padding="same")),
+    "swish": lambda: _of_images(_layers.Dense(4, activation="swish"), _layers.Dense(4, activation="swish")),
+}
+
+
+def dense_before_gru():
+    return _of_features(_layers.Dense(4, activation="swish"), _layers.GRU(3))
 
 
 def _of_one_weight(predict, steps: int = STEPS):

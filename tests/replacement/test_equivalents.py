@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from one_op import OneOp, worst_error
 
 from odp_taskbuilder.ops.tflite import OpKind
-from odp_taskbuilder.replacement import EQUIVALENTS
+from odp_taskbuilder.replacement import EQUIVALENTS, replace_distorted
 
 raw = tf.raw_ops
 # Relative to the largest element.
@@ -286,6 +286,7 @@ _ELEMENTWISE = {
     "SoftsignGrad": lambda gradient, feature: raw.SoftsignGrad(gradients=gradient, features=feature),
     "Softsign": lambda feature: raw.Softsign(features=feature),
     "Erf": lambda feature: raw.Erf(x=feature),
+    "Sign": lambda feature: raw.Sign(x=feature),
 }
 
 
@@ -293,7 +294,7 @@ _ELEMENTWISE = {
 def test_activations(op):
     edges = np.array([0.0, -0.0, 6.0, 1e-30, -1e-30, 40.0, -40.0], np.float32)
     features = np.concatenate([np.linspace(-8, 8, 200, dtype=np.float32), edges])[:, None]
-    inputs = [features] if op in ("Softsign", "Erf") else [_normal(len(features), 1), features]
+    inputs = [features] if op in ("Softsign", "Erf", "Sign") else [_normal(len(features), 1), features]
     check(op, _ELEMENTWISE[op], inputs)
 
 
@@ -372,6 +373,32 @@ def test_counting(binary):
         lambda values: raw.DenseBincount(input=values, size=7, weights=tf.zeros([0]), binary_output=binary),
         [values],
     )
+
+
+@pytest.mark.parametrize("divisor_sizes", [(2, 3, 2, 2, 4), (2, 1, 1, 2, 1)])
+def test_division_in_five_dimensions(divisor_sizes):
+    divisor = _normal(*divisor_sizes)
+    divisor[:, :, :, 0] = 0
+    check("DivNoNan", lambda x, y: raw.DivNoNan(x=x, y=y), [_normal(2, 3, 2, 2, 4), divisor])
+
+
+def test_what_the_converter_would_distort_is_found_whatever_phones_have():
+    """A gradient of a convolution in two groups, a division in five dimensions; one group and four dimensions are left alone."""
+    image, kernel, whole = [None, 5, 4, 6], _normal(2, 2, 3, 4), _normal(2, 2, 6, 4)
+    with tf.Graph().as_default() as graph:
+        placeholder = tf.compat.v1.placeholder
+        gradient = placeholder(tf.float32, [None, 5, 4, 4], "gradient")
+        for name, weights in (("groups", kernel), ("one_group", whole)):
+            sizes = [tf.shape(gradient)[0], *image[1:]]
+            raw.Conv2DBackpropInput(
+                input_sizes=sizes, filter=weights, out_backprop=gradient, strides=[1, 1, 1, 1], padding="SAME", name=name
+            )
+        for name, shape in (("five", [None, 2, 2, 2, 2]), ("four", [None, 2, 2, 2])):
+            raw.DivNoNan(x=placeholder(tf.float32, shape), y=placeholder(tf.float32, shape), name=name)
+    replaced, counts = replace_distorted(graph.as_graph_def())
+    assert counts == {"Conv2DBackpropInput": 1, "DivNoNan": 1}
+    left = {node.name for node in replaced.node if node.op in ("Conv2DBackpropInput", "DivNoNan")}
+    assert left == {"one_group", "four"}
 
 
 def test_every_line_of_the_table_is_tested_here():

@@ -44,6 +44,36 @@ def test_loss_gradients_and_predictions_are_those_of_the_saved_model(name):
     assert max(map(relative_error, actual, expected)) < 1e-5
 
 
+@pytest.mark.parametrize("name", recurrent_models.WITH_LOST_SHAPES)
+def test_a_model_whose_shapes_saving_lost_computes_what_it_did_and_knows_them(name):
+    native, retraced, loops = recurrent_models.loaded(recurrent_models.WITH_LOST_SHAPES[name])
+    assert loops == ()
+    assert retraced is not native
+    examples = recurrent_models.examples(5, *native.input_spec)
+    expected, actual = (tf.nest.flatten(loss_and_gradients(model, *examples)) for model in (native, retraced))
+    assert max(map(relative_error, actual, expected)) < 1e-5
+    assert not unknown_sizes(retraced)
+
+
+def unknown_sizes(model: LoadedModel) -> set[str]:
+    """Names of what the model computes from images that has more than one unknown size."""
+    weights = tuple(variable.read_value() for variable in model.trainable)
+    traced = tf.function(lambda x: model.forward.training(model_weights=(weights, ()), x=x, training=True))
+    # A reshape whose sizes are computed is left behind, and read by nothing.
+    graph = traced.get_concrete_function(model.input_spec[0]).graph
+    read = {tensor.name for operation in graph.get_operations() for tensor in operation.inputs}
+    tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs if tensor.name in read]
+    return {tensor.name for tensor in tensors if tensor.dtype.is_floating and tensor.shape.as_list().count(None) > 1}
+
+
+def test_a_loop_behind_a_dense_layer_knows_its_steps_and_keeps_the_gradient_of_swish():
+    native, retraced, loops = recurrent_models.loaded(recurrent_models.dense_before_gru)
+    assert [(loop.form, loop.steps) for loop in loops] == [("scan", recurrent_models.STEPS)]
+    examples = recurrent_models.examples(5, *native.input_spec)
+    expected, actual = (tf.nest.flatten(loss_and_gradients(model, *examples)) for model in (native, retraced))
+    assert max(map(relative_error, actual, expected)) < 1e-5
+
+
 def test_short_loops_are_unrolled_and_long_ones_scanned():
     forms = {
         name: {(loop.form, loop.steps) for loop in recurrent_models.loaded(recurrent_models.MODELS[name])[2]}

@@ -8,14 +8,18 @@ from typing import Optional
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder import replacement
+from odp_taskbuilder import errors, replacement
+from odp_taskbuilder.base.phone_limits import DOUBTFUL_RUNTIME
 from odp_taskbuilder.config.spec import PlanForm
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpKind, OpsReport, ReplacedOp, ops_report
+from odp_taskbuilder.ops.runtimes import parse_runtime
 from odp_taskbuilder.plan import client, compaction, distribute_aggregate, map_reduce, tflite
 from odp_taskbuilder.plan.optimize import without_optimization
 from odp_taskbuilder.proto import plan_pb2
 
+# Builtin ops of TFLite that stand for one op of TensorFlow, and that phones may be too old for.
+_TENSORFLOW_NAMES = {"SIGN": "Sign"}
 # An equivalent may bring ops that are replaced in turn; none that is known brings such ones.
 _MAX_PASSES = 3
 
@@ -98,22 +102,38 @@ def _replaced(
     Only the converter knows what becomes of a node: some ops it writes out in builtin ones or takes to be dead, in one graph and not in
     the next. So what it left to TensorFlow is replaced, and the graph converted again.
     """
+    try:
+        graph_def, numbers = replacement.replace_distorted(graph_def)
+    except replacement.NoEquivalentError as error:
+        raise errors.ModelError(f"The client graph cannot be converted. {error}.") from error
     tflite_graph, ops = original_graph, original
+    if numbers:
+        tflite_graph = tflite.convert(graph_def, spec)
+        ops = ops_report(tflite_graph, allowlist=allowlist)
     kept: dict[str, str] = {}
     for _ in range(_MAX_PASSES):
-        lacking = {use.op for use in ops.unsupported() if use.kind is OpKind.FLEX} - set(kept)
+        lacking = set(_lacking(ops)) - set(kept)
         if not lacking:
             break
         graph_def, reasons = replacement.replace_ops(graph_def, lacking)
         kept.update(reasons)
         tflite_graph = tflite.convert(graph_def, spec)
         ops = ops_report(tflite_graph, allowlist=allowlist)
-    left = {use.op: use.count for use in ops.unsupported()}
-    numbers = {use.op: use.count - left.get(use.op, 0) for use in original.unsupported() if use.op in replacement.EQUIVALENTS}
-    replaced = [ReplacedOp(op, number, replacement.EQUIVALENTS[op].by) for op, number in sorted(numbers.items()) if number > 0]
+    left = _lacking(ops)
+    for op, count in _lacking(original).items():
+        if op in replacement.EQUIVALENTS and count > left.get(op, 0):
+            numbers[op] = numbers.get(op, 0) + count - left.get(op, 0)
+    replaced = [ReplacedOp(op, number, replacement.EQUIVALENTS[op].by) for op, number in sorted(numbers.items())]
     return tflite_graph, dataclasses.replace(
         ops, replaced=tuple(replaced), kept={op: reason for op, reason in sorted(kept.items()) if op in left}
     )
+
+
+def _lacking(ops: OpsReport) -> dict[str, int]:
+    """TensorFlow's name of each op that phones lack, or that their TensorFlow Lite is too old for, and how many operators execute it."""
+    late = ops.beyond_runtime(parse_runtime(DOUBTFUL_RUNTIME))
+    found = {use.op: use.count for use in ops.unsupported() if use.kind is OpKind.FLEX}
+    return {**found, **{_TENSORFLOW_NAMES[use.op]: use.count for use in late if use.op in _TENSORFLOW_NAMES}}
 
 
 def client_only_plan(plan: plan_pb2.Plan) -> plan_pb2.ClientOnlyPlan:

@@ -60,6 +60,13 @@ def softsign_grad(node: Node) -> Sequence[tf.Tensor]:
     return [gradient / tf.square(1 + tf.abs(feature))]
 
 
+@equivalent("Sign", by="whether it is above 0, minus whether it is below")
+def sign(node: Node) -> Sequence[tf.Tensor]:
+    """Input: any numbers; the gradient of absolute values asks for it. Exact; 0 for NaN."""
+    (feature,) = node.inputs
+    return [tf.cast(feature > 0, feature.dtype) - tf.cast(feature < 0, feature.dtype)]
+
+
 # Coefficients of x and x * x, highest power first, for |x| < 4, beyond which float32 has no number below 1 left.
 _ERF_NUMERATOR = (
     -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,

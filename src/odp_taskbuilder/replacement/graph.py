@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2
@@ -30,8 +30,49 @@ def replace_ops(
     Returns:
       The new graph, and for each op that is still in it why.
     """
+    result, _, kept = _replaced(graph_def, ops, lambda operation: True)
+    return result, kept
+
+
+def replace_distorted(graph_def: tf.compat.v1.GraphDef) -> tuple[tf.compat.v1.GraphDef, dict[str, int]]:
+    """Replaces nodes that TFLite's converter makes something of that computes something else, or nothing.
+
+    Args:
+      graph_def: as for `replace_ops`.
+
+    Returns:
+      The new graph, and for each op how many nodes were replaced.
+
+    Raises:
+      NoEquivalentError: one cannot be; the message is a sentence.
+    """
+    result, counts, kept = _replaced(graph_def, _DISTORTED, lambda operation: _DISTORTED[operation.type](operation))
+    if kept:
+        raise NoEquivalentError(". ".join(f"TensorFlow Lite would not compute {op}, and it was not replaced: {why}" for op, why in kept.items()))
+    return result, counts
+
+
+def _groups(operation: tf.Operation) -> bool:
+    """Whether a gradient is that of a convolution in groups: TRANSPOSE_CONV knows none."""
+    channels, per_group = operation.outputs[0].shape, operation.inputs[1].shape
+    return operation.get_attr("data_format") == b"NHWC" and None not in (channels.rank, per_group.rank) and channels[-1] != per_group[2]
+
+
+def _has_many_dimensions(operation: tf.Operation) -> bool:
+    """Whether what DivNoNan is written out in, a SELECT_V2, has to broadcast in more dimensions than it does."""
+    return (operation.outputs[0].shape.rank or 0) > 4
+
+
+_DISTORTED: dict[str, Callable[[tf.Operation], bool]] = {"Conv2DBackpropInput": _groups, "DivNoNan": _has_many_dimensions}
+
+
+def _replaced(
+    graph_def: tf.compat.v1.GraphDef, ops: Collection[str], is_meant: Callable[[tf.Operation], bool]
+) -> tuple[tf.compat.v1.GraphDef, dict[str, int], dict[str, str]]:
+    """The graph with equivalents of those nodes of `ops` that are meant, how many were replaced of each op, and why some were not."""
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph_def)
+    counts: dict[str, int] = {}
     kept: dict[str, str] = {}
     writer = _Writer()
     with tf.Graph().as_default() as graph:
@@ -44,19 +85,21 @@ def replace_ops(
         for body, nodes, function in bodies:
             renamed: dict[str, str] = {}
             for node in nodes:
-                if node.op not in ops:
+                if node.op not in ops or not is_meant(body.get_operation_by_name(node.name)):
                     continue
+                op = node.op
                 try:
                     called = writer.function(body.get_operation_by_name(node.name))
                 except NoEquivalentError as error:
-                    kept[node.op] = str(error)
+                    kept[op] = str(error)
                     continue
                 renamed.update(_references(node))
                 _call(node, called)
+                counts[op] = counts.get(op, 0) + 1
             if function is not None:
                 _rename(function, renamed)
     result.library.function.extend(writer.functions.values())
-    return result, kept
+    return result, counts, kept
 
 
 class _Writer:

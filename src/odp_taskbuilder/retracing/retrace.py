@@ -18,7 +18,8 @@ from odp_taskbuilder.retracing.conditionals import CONDITIONAL_HANDLERS
 from odp_taskbuilder.retracing.gradients import differentiated, gradients_of
 from odp_taskbuilder.retracing.lists import LIST_HANDLERS
 from odp_taskbuilder.retracing.loops import LOOP_HANDLERS
-from odp_taskbuilder.retracing.tracer import RetracedLoop, Tracer
+from odp_taskbuilder.retracing.shapes import StaticShapes, loses_shapes
+from odp_taskbuilder.retracing.tracer import PROBE, RetracedLoop, Tracer, probe
 from odp_taskbuilder.retracing.values import NotCovered, as_tensor
 
 _HANDLERS = {**LIST_HANDLERS, **LOOP_HANDLERS, **CONDITIONAL_HANDLERS}
@@ -29,14 +30,15 @@ _OCCASIONS = ("Assert", *LOOP_HANDLERS, *CONDITIONAL_HANDLERS)
 def retrace_model(model: LoadedModel) -> tuple[LoadedModel, tuple[RetracedLoop, ...]]:
     """The model with forward functions that phones can train, and what became of its loops and conditionals.
 
-    A function without any of them is left as it is, and so is one that cannot be traced again. Must be called outside of any graph.
+    A function without any of them, and whose shapes saving kept, is left as it is, and so is one that cannot be traced again. Must be
+    called outside of any graph.
     """
     report: dict[str, RetracedLoop] = {}
     replaced: dict[str, ForwardFunction] = {}
     for name in ("training", "inference", "loss"):
         function = _Function(getattr(model.forward, name), differentiable=name != "inference")
         # The loss as it was saved may not know the number of classes, which a model that is traced again tells it.
-        if function.occasions or (name == "loss" and replaced):
+        if function.occasions or function.loses_shapes or (name == "loss" and replaced):
             succeeds, loops = function.try_again()
             report.update({loop.name: loop for loop in loops})
             if succeeds:
@@ -56,6 +58,7 @@ class _Function:
         shapes = [tensor.shape for tensor in function.inputs]
         self._graph = function_def_to_graph.function_def_to_graph(function.function_def, input_shapes=shapes)
         self._library = _library(self._graph)
+        self._shapes = self._static_shapes() if self.loses_shapes else StaticShapes()
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *args: Any, **kwargs: Any) -> list[tf.Tensor]:
@@ -68,6 +71,22 @@ class _Function:
         """Names of its loops, conditionals and assertions, those of the functions that it calls included."""
         graphs = (self._graph, *self._library.values())
         return [op.name for graph in graphs for op in graph.get_operations() if op.type in _OCCASIONS]
+
+    @property
+    def loses_shapes(self) -> bool:
+        """Whether tensors of it may have shapes that only a trace with a known batch shows."""
+        return any(loses_shapes(graph) for graph in (self._graph, *self._library.values()))
+
+    def _static_shapes(self) -> StaticShapes:
+        shapes = StaticShapes()
+        for batch in (2, PROBE):
+            tracer = Tracer(_HANDLERS, self._library, differentiable=False, seen=shapes)
+            with FuncGraph("shapes").as_default():
+                try:
+                    tracer.run(self._graph, [probe(tensor, batch) for tensor in self._graph.inputs])
+                except Exception:  # noqa: BLE001 - shapes are not needed; tracing for good tells what is wrong.
+                    return StaticShapes()
+        return shapes
 
     def try_again(self) -> tuple[bool, list[RetracedLoop]]:
         """Traces it and its gradient in a graph that is thrown away.
@@ -90,7 +109,7 @@ class _Function:
         return False, [RetracedLoop(name, "kept", reason=reason) for name in self.occasions]
 
     def _trace(self, inputs: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], dict[str, RetracedLoop]]:
-        tracer = Tracer(_HANDLERS, self._library, differentiable=self._differentiable)
+        tracer = Tracer(_HANDLERS, self._library, differentiable=self._differentiable, lost=self._shapes)
         values = tracer.run(self._graph, [*inputs, *self._function.captured_inputs])
         return [as_tensor(value) for value in values], tracer.report
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,8 @@ from tensorflow.python.framework import tensor_util
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from odp_taskbuilder.retracing.broadcast_gradients import static_gradient
+from odp_taskbuilder.retracing.custom_gradients import identity_with_gradient, loaded_gradient
+from odp_taskbuilder.retracing.shapes import StaticShapes, constant_gradient
 from odp_taskbuilder.retracing.values import Known, NotCovered, Value, as_tensor
 
 # Creates the outputs of an op from its inputs.
@@ -85,13 +87,25 @@ class RetracedLoop:
 class Tracer:
     """Traces functions again, with handlers for the ops that need more than being created; `functions` are those that they call.
 
+    Shapes that `lost` knows better than TensorFlow are given back to their tensors; `seen` is told the shapes that tensors have.
+
     Attributes:
       differentiable: whether the result will be differentiated. Loops keep their history only then.
       report: name of a loop or conditional -> what became of it.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], functions: Mapping[str, FuncGraph], *, differentiable: bool):
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        functions: Mapping[str, FuncGraph],
+        *,
+        differentiable: bool,
+        lost: StaticShapes = StaticShapes(),
+        seen: Optional[StaticShapes] = None,
+    ):
         self.differentiable = differentiable
+        self._lost = lost
+        self._seen = seen
         self.report: dict[str, RetracedLoop] = {}
         self._handlers = handlers
         self._draw: Optional[Handler] = None
@@ -110,15 +124,17 @@ class Tracer:
         environment: dict[str, Value] = {tensor.name: arg for tensor, arg in zip(function.inputs, args)}
         roots = [tensor.op for tensor in outputs or function.outputs]
         if outputs is None:
-            roots += [op for op in function.get_operations() if _has_effect(op)]
+            roots += _effects(function)
         for op in _in_order(roots):
             if op.outputs and op.outputs[0].name in environment:
                 continue
             inputs = [environment[tensor.name] for tensor in op.inputs]
             if op.type == "Assert" and (_is_true(inputs[0]) or self._holds_for_any_batch(function, args, op.inputs[0])):
                 continue
-            results = self._results(op, inputs)
-            environment.update({tensor.name: result for tensor, result in zip(op.outputs, results)})
+            gradient = loaded_gradient(op) if self.differentiable else None
+            results = self._results(op, inputs) if gradient is None else self._with_gradient(op, gradient, inputs, environment)
+            for tensor, result in zip(op.outputs, results):
+                environment[tensor.name] = self._with_shape(function, tensor, inputs, result)
         return [environment[tensor.name] for tensor in outputs or function.outputs]
 
     def function(self, op: tf.Operation, attribute: str) -> FuncGraph:
@@ -150,6 +166,31 @@ class Tracer:
             yield
         finally:
             self._draw = before
+
+    def _with_gradient(
+        self, op: tf.Operation, gradient: Any, inputs: Sequence[Value], environment: Mapping[str, Value]
+    ) -> Sequence[Value]:
+        """The inputs of `op`, an identity, with the gradient that the model has for it."""
+        captured = [tensor.name for tensor in gradient.captured_inputs]
+        if any(name not in environment for name in captured):
+            raise NotCovered(f"the gradient of {op.name} needs what the model does not compute before")
+
+        def run(output_gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+            args = [*output_gradients, *(environment[name] for name in captured)]
+            return [as_tensor(value) for value in self.run(gradient.graph, args)]
+
+        return identity_with_gradient([as_tensor(value) for value in inputs], gradient, run)
+
+    def _with_shape(self, function: FuncGraph, tensor: tf.Tensor, inputs: list[Value], result: Value) -> Value:
+        """What takes the place of a function's `tensor`, with the shape that it has whatever the batch is."""
+        if not tf.is_tensor(result):
+            return result
+        if self._seen is not None:
+            self._seen.see(function, tensor.name, result.shape)
+        if not self._lost.is_lost(function, tensor.name, result.shape):
+            return result
+        # A reshape needs its sizes no more.
+        return tf.reshape(inputs[0] if tensor.op.type == "Reshape" else result, self._lost.of(function, tensor.name))
 
     def _results(self, op: tf.Operation, inputs: list[Value]) -> Sequence[Value]:
         if op.type == "Placeholder":
@@ -208,6 +249,17 @@ def op_count(function: FuncGraph) -> int:
     return sum(op.type not in ("Const", "Placeholder") for op in _in_order([tensor.op for tensor in function.outputs]))
 
 
+def _effects(function: FuncGraph) -> list[tf.Operation]:
+    """The ops that do something, but for those that wait for what nobody feeds: when a model was made inside of the function, Keras built
+    its layers around a placeholder first, and what they assert of that one is still there."""
+    fed = {tensor.op for tensor in function.inputs}
+    waiting: set[tf.Operation] = set()
+    for op in function.get_operations():
+        if (op.type == "Placeholder" and op not in fed) or any(tensor.op in waiting for tensor in op.inputs):
+            waiting.add(op)
+    return [op for op in function.get_operations() if _has_effect(op) and op not in waiting]
+
+
 def _has_effect(op: tf.Operation) -> bool:
     return op.op_def.is_stateful and op.type not in _WITHOUT_EFFECT
 
@@ -260,7 +312,7 @@ def _record_gradient(op: tf.Operation) -> None:
     if _GRADIENT in op.node_def.attr:
         gradient = op.node_def.attr[_GRADIENT].s.decode()
     elif len(op.outputs) == 1:
-        static = static_gradient(op.type, list(op.inputs), op.outputs[0].shape)
+        static = static_gradient(op.type, list(op.inputs), op.outputs[0].shape) or constant_gradient(op)
         if static is not None:
             gradient = static
             op._set_attr(_GRADIENT, attr_value_pb2.AttrValue(s=static.encode()))

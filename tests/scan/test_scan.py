@@ -65,6 +65,25 @@ def test_models_that_people_train_are_safe(corpus):
     assert {path.name: scan.scan_model(path).findings for path in corpus.benign} == {path.name: () for path in corpus.benign}
 
 
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_ZOO = _ROOT.parent / "shared" / "zoo" / "zoo.py"
+
+
+def test_shipped_and_published_models_are_safe(golden):
+    models = {file.parent for folder in (_ROOT / "configs", golden) for file in folder.rglob(_GRAPH)}
+    assert {_ROOT / "configs/digits/saved_model", golden / "keras_dense/model"} <= models
+    assert {path: scan.scan_model(path).findings for path in models} == dict.fromkeys(models, ())
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not _ZOO.exists(), reason="no zoo of models here")
+def test_models_of_the_field_are_safe(tmp_path):
+    subprocess.run([sys.executable, "-W", "ignore", pathlib.Path(__file__).parent / "zoo_models.py", _ZOO, tmp_path], check=True)
+    models = {path.name for path in tmp_path.iterdir()}
+    assert len(models) >= 46
+    assert {name: scan.scan_model(tmp_path / name).findings for name in models} == dict.fromkeys(models, ())
+
+
 def test_every_hostile_model_is_refused_and_nothing_is_touched(corpus):
     before = corpus.snapshot()
     accepted, said = [], {}
@@ -184,6 +203,7 @@ def test_a_saved_model_of_something_else_is_said_to_be_none(dense):
 @pytest.mark.parametrize(
     "limit, message",
     [
+        ("fingerprint_bytes", "at most 1 are accepted"),
         ("functions", "more than 1 functions"),
         ("nodes", "more than 1 nodes"),
         ("inlined_nodes", "more than 1 nodes once its calls are inlined"),

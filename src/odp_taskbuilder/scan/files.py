@@ -27,6 +27,8 @@ GRAPH_FILE = "saved_model.pb"
 INDEX_FILE = "variables/variables.index"
 # Where TensorFlow says which lines of Python nodes come from; its loader parses it too.
 _DEBUG_INFO_FILE = "debug/saved_model_debug_info.pb"
+# Checksums, which TensorFlow's loader parses as well.
+_FINGERPRINT_FILE = "fingerprint.pb"
 # Formats that TensorFlow loads as well, and that are read by nobody else's scan.
 _OTHER_FORMATS = {"saved_model.pbtxt": "text", "saved_model.cpb": "chunked"}
 
@@ -81,6 +83,9 @@ def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:
             problem = excess(path, name, content, graph_debug_info_pb2.GraphDebugInfo, limits)
             if problem is not None:
                 findings.append(Finding(name, "", "", problem))
+        elif name == _FINGERPRINT_FILE and status.st_size > limits.fingerprint_bytes:
+            reason = f"{status.st_size} bytes; at most {limits.fingerprint_bytes} are accepted"
+            findings.append(Finding(name, "", "", reason))
         if name.startswith("assets/") and stat.S_ISREG(mode):
             findings.append(Finding(printable(name), "", "", "a model needs no assets"))
     return findings

@@ -19,6 +19,7 @@ class ScanLimits:
     Attributes:
       graph_bytes: size of saved_model.pb, or of any other file besides the variables. Models hold their weights elsewhere and take
         kilobytes here.
+      fingerprint_bytes: size of fingerprint.pb, which holds five numbers.
       fields: fields in such a file, those of nested messages included. A node takes about twenty.
       packed_bytes: size of the lists of numbers in such a file. Large constants are stored as bytes, which do not count here.
       name_bytes: size of one name or other text in such a file.
@@ -44,6 +45,7 @@ class ScanLimits:
     """
 
     graph_bytes: int = 64 * 2**20
+    fingerprint_bytes: int = 4 * 2**10
     fields: int = 2_000_000
     packed_bytes: int = 16 * 2**20
     name_bytes: int = 64 * 2**10

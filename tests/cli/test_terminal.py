@@ -37,6 +37,11 @@ LONG = {
         ["data", "partition", "digits", "--clients", 5, "--output", "{scratch}/clients"],
         "reading the dataset",
     ),
+    "data encode": (
+        "odp_taskbuilder.cli.data:encode_rows",
+        ["data", "encode", "{scratch}/rows.json", *MODEL],
+        "encoding the rows",
+    ),
     "data describe": ("odp_taskbuilder.cli.data:describe", ["data", "describe", "{scratch}"], "reading the examples"),
     "simulate": (
         "odp_taskbuilder.cli.simulate:simulate",
@@ -46,6 +51,8 @@ LONG = {
     "verify --run": ("odp_taskbuilder.cli.verify:verify", ["verify", "{scratch}", "--run"], "running a round"),
     "inspect": ("odp_taskbuilder.cli.inspect:inspect", ["inspect", "{scratch}"], "reading the files"),
     "diff": ("odp_taskbuilder.cli.diff:diff", ["diff", "{scratch}", "{scratch}"], "comparing"),
+    "push": ("odp_taskbuilder.push.push:push", ["push", "{scratch}"], "pushing"),
+    "report": ("odp_taskbuilder.cli.report:read_runs", ["report", "x", "--output", "{scratch}/x.html"], "reading the metrics"),
     "metrics": ("odp_taskbuilder.cli.metrics:read_runs", ["metrics", "x"], "reading the metrics"),
 }
 
@@ -68,6 +75,7 @@ def test_a_terminal_shows_what_goes_on_again_and_again(tmp_path, command):
     os.mkfifo(fifo)
     scratch.mkdir()
     (scratch / "one.tfrecord").touch()
+    (scratch / "rows.json").touch()
     arguments = [str(argument).format(scratch=scratch) for argument in arguments]
     terminal, end = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}

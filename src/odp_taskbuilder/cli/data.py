@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import json
@@ -184,8 +185,10 @@ def encode_command(
         raise errors.UsageError("A TFRecord file is not written to standard output.", next_step="Add --output FILE.")
     if output_file is not None and output_file.exists() and not overwrite:
         raise errors.StorageError(f"{output_file} exists.", next_step="Choose another file, or replace it with --overwrite.")
-    # All rows are looked at before the first is written.
-    serialized = list(encode_rows(rows, example_format))
+    # Whoever types rows does not want to be written over.
+    with contextlib.nullcontext() if rows == "-" else output.stage("encoding the rows"):
+        # All rows are looked at before the first is written.
+        serialized = list(encode_rows(rows, example_format))
     for number, example in enumerate(serialized, 1):
         if len(example) > MAX_EXAMPLE_BYTES:
             output.note(

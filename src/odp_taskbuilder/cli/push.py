@@ -65,19 +65,20 @@ def command(
     """
     from odp_taskbuilder.push import auth, push
 
-    pushed = push.push(
-        directory,
-        push.PushOptions(
-            server=task_management_server,
-            login=auth.Login(impersonate_service_account=impersonate_service_account),
-            overwrite=overwrite,
-            resume=resume,
-            training_only=training_only,
-            source_training_task_id=source_training_task_id,
-        ),
-        network,
-        notify=output.note,
-    )
+    with output.stage("pushing"):
+        pushed = push.push(
+            directory,
+            push.PushOptions(
+                server=task_management_server,
+                login=auth.Login(impersonate_service_account=impersonate_service_account),
+                overwrite=overwrite,
+                resume=resume,
+                training_only=training_only,
+                source_training_task_id=source_training_task_id,
+            ),
+            network,
+            notify=output.note,
+        )
     if json_mode:
         output.print_json(
             {"artifacts": [{"task": p.role, "task_id": p.task_id, "url": p.url, "outcome": p.outcome.value} for p in pushed]}

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from tff_runtime import require_tff_runtime
 
 from odp_taskbuilder.cli.main import cli
 from odp_taskbuilder.simulation.communication import Communication
@@ -293,6 +294,7 @@ def test_what_cannot_run_is_refused_at_once(arguments, code, message, workshop):
 
 
 def test_a_model_to_compare_with_is_scanned_before_it_is_loaded(workshop, tmp_path):
+    require_tff_runtime()
     shutil.copytree(DIGITS / "saved_model", tmp_path / "model")
     (tmp_path / "model" / "variables" / "more").write_bytes(b"")
     inputs = ("--saved_model", tmp_path / "model", "--task_config", DIGITS / "try_out.pbtxt")

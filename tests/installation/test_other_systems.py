@@ -26,8 +26,11 @@ del select.epoll
 
 class WithoutLinuxCalls(ctypes.CDLL):
     def __getattr__(self, name):
-        if name in ("renameat2", "unshare", "prctl", "syscall", "setns"):
+        if name == "renameat2":
             raise AttributeError(name)
+        # sandbox/kernel.py asks no other system for these.
+        if name in ("unshare", "prctl", "syscall", "setns", "mount", "umount2", "capset"):
+            raise OSError(38, "this protection exists on Linux only")
         return super().__getattr__(name)
 ctypes.CDLL = WithoutLinuxCalls
 

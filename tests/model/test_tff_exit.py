@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from tff_runtime import require_tff_runtime
+
 _PROGRAM = """
 import pathlib
 from odp_taskbuilder.model import load
@@ -18,6 +20,7 @@ print(*sorted({pid for file in children for pid in file.read_text().split()}))
 
 
 def test_a_program_that_ran_a_computation_ends_without_a_word_and_takes_its_service_along():
+    require_tff_runtime()
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", _PROGRAM], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,6 +14,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow_federated as tff
 import tiny_models
+from tff_runtime import require_tff_runtime
 
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
 from odp_taskbuilder.config import ResolveOptions, TaskSpec, parse_config, resolve
@@ -164,6 +165,7 @@ class BuiltTask:
     @functools.cached_property
     def tff_rounds(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Server state and metrics of three rounds as TFF executes the process, from the same initial state."""
+        require_tff_runtime()
         state = pack(self.state_type, read_checkpoint(self.initial_checkpoint))
         datasets = [self.task.model.dataset(client, BATCH_SIZE) for client in self.task.model.clients]
         rounds = []

@@ -18,6 +18,7 @@ from matrix_cells import (
     optimizers_task,
 )
 from plan_execution import BuiltTask, Round, assert_close, clip_of, flatten, read_checkpoint, update_norm
+from tff_runtime import require_tff_runtime
 
 from odp_taskbuilder.config.spec import PlanForm
 
@@ -76,6 +77,7 @@ def test_both_forms_agree_for_each_optimizer(built, client_optimizer, server_opt
 @for_each_algorithm
 @for_each_aggregator
 def test_the_initial_checkpoint_is_what_tff_initializes(built, algorithm, aggregator):
+    require_tff_runtime()
     task = built(matrix_task(algorithm, aggregator))
     weights = tff.learning.models.ModelWeights([variable.numpy() for variable in task.loaded_model.trainable], [])
     state = flatten(task.state_type, task.process.set_model_weights(task.process.initialize(), weights))

@@ -450,13 +450,17 @@ def test_files_in_memory_count_as_memory(zygote, how):
         zygote.run("misbehaviour:hold_memory", {"how": how, "size": 600 << 20}, scratch=scratch, limits=limits)
 
 
-# By their numbers on x86-64: ptrace, mount, keyctl, unshare, setns, process_vm_readv, bpf, userfaultfd, io_uring_setup, clone3, memfd_secret;
-# and kill and getuid in the x32 convention, where bit 30 is set.
-@pytest.mark.parametrize("number", [101, 165, 250, 272, 308, 310, 321, 323, 425, 435, 447, 0x40000000 + 62, 0x40000000 + 102])
+# By their numbers: ptrace, mount, keyctl, unshare, setns, process_vm_readv, bpf, userfaultfd, io_uring_setup, clone3, memfd_secret; on x86-64
+# also kill and getuid in the x32 convention, where bit 30 is set.
+_FORBIDDEN_CALLS = {
+    "x86_64": (101, 165, 250, 272, 308, 310, 321, 323, 425, 435, 447, 0x40000000 + 62, 0x40000000 + 102),
+    "aarch64": (117, 40, 219, 97, 268, 270, 280, 282, 425, 435, 447),
+}
+
+
+@pytest.mark.parametrize("number", _FORBIDDEN_CALLS.get(platform.machine(), ()))
 def test_calls_that_no_model_needs_fail(call, in_force, number):
     _require(in_force, "sockets of other families (UNIX, VSOCK, NETLINK, PACKET)")
-    if platform.machine() != "x86_64":
-        pytest.skip("other numbers")
     with pytest.raises(errors.ModelError, match="Operation not permitted|Function not implemented"):
         call("call", number=number)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tff_runtime import require_tff_runtime
 
 from odp_taskbuilder.data.partitioned_dataset import partition_dataset
 from odp_taskbuilder.simulation import processes, simulate
@@ -56,6 +57,8 @@ def run(request, clients, tmp_path):
         on_notice=lambda notice: None,
         **options,
     ):
+        if options.get("engine") == "tff":
+            require_tff_runtime()
         directory = tmp_path / name
         round_options = RoundOptions(rounds=rounds, clients_per_round=clients_per_round, skip_bad_clients=skip_bad_clients, seed=seed)
         options = simulate.SimulationOptions(

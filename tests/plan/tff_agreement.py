@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -97,11 +98,26 @@ def dataset(client: tiny_models.Client, input_spec: tuple[Any, tf.TensorSpec]) -
     features, label = input_spec
 
     def to_batch(batch: dict[str, tf.Tensor]) -> tuple[Any, tf.Tensor]:
-        values = {name: tf.cast(batch[name], spec.dtype) for name, spec in _named(features).items()}
+        # In the spec's order, which TFF keeps for an OrderedDict only.
+        values = collections.OrderedDict((name, _as(batch[name], spec.dtype)) for name, spec in _named(features).items())
         found = values if isinstance(features, Mapping) else values["x"]
-        return found, tf.cast(batch[LABEL], label.dtype)
+        return found, _as(batch[LABEL], label.dtype)
 
     return tf.data.Dataset.from_tensor_slices(client).batch(BATCH_SIZE).map(to_batch)
+
+
+def _as(tensor: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
+
+
+def with_weights_of(model: tff.learning.models.FunctionalModel, functions: tff.learning.models.FunctionalModel) -> tff.learning.models.FunctionalModel:
+    """`functions` with the initial weights of `model`."""
+    return tff.learning.models.FunctionalModel(
+        initial_weights=model.initial_weights,
+        predict_on_batch_fn=functions.predict_on_batch,
+        loss_fn=functions.loss,
+        input_spec=functions.input_spec,
+    )
 
 
 def _named(features: Any) -> Mapping[str, tf.TensorSpec]:

@@ -128,8 +128,16 @@ def _guarded(model: Model, update: tuple, weight: tf.Tensor, metrics: Any, sound
     sound = tf.reduce_all(tf.stack([sound, within(update, TRAINING_LIMIT), sound_metrics(metrics)]))
     # Nothing is at most -1: one comparison with a scalar both ways.
     limit = tf.where(sound, TRAINING_LIMIT, -1.0)
-    kept = tuple(tf.where(tf.abs(tensor) <= limit, tensor, tf.zeros_like(tensor)) for tensor in update)
+    kept = tuple(_at_most(limit, tensor) for tensor in update)
     return kept, tf.where(sound, weight, 0.0), guarded_metrics(model, metrics, sound)
+
+
+def _at_most(limit: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor, zero where its magnitude is larger."""
+    # Phones select in four dimensions at most; kernels of Conv3D have five.
+    flat = tf.reshape(tensor, [-1]) if tensor.shape.rank > 4 else tensor
+    kept = tf.where(tf.abs(flat) <= limit, flat, tf.zeros_like(flat))
+    return kept if flat is tensor else tf.reshape(kept, tensor.shape)
 
 
 def _sound(gradients: Sequence[Any]) -> tf.Tensor:

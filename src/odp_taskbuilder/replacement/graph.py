@@ -63,7 +63,17 @@ def _has_many_dimensions(operation: tf.Operation) -> bool:
     return (operation.outputs[0].shape.rank or 0) > 4
 
 
-_DISTORTED: dict[str, Callable[[tf.Operation], bool]] = {"Conv2DBackpropInput": _groups, "DivNoNan": _has_many_dimensions}
+def _has_groups_in_3d(operation: tf.Operation) -> bool:
+    """Whether a convolution in three dimensions works in groups: CONV_3D knows none."""
+    channels, per_group = operation.inputs[0].shape, operation.inputs[1].shape
+    return operation.get_attr("data_format") == b"NDHWC" and None not in (channels.rank, per_group.rank) and channels[-1] != per_group[3]
+
+
+_DISTORTED: dict[str, Callable[[tf.Operation], bool]] = {
+    "Conv2DBackpropInput": _groups,
+    "Conv3D": _has_groups_in_3d,
+    "DivNoNan": _has_many_dimensions,
+}
 
 
 def _replaced(

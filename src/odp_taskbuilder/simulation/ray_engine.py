@@ -9,14 +9,16 @@ crashes or leaves processes behind. The child's process group holds everything t
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
 import importlib.util
 import os
 import pathlib
+import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.base.private_directory import private_directory
@@ -96,28 +98,48 @@ class _Driver:
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], num_workers: int, scratch: str):
         self._ray = ray = start_ray(num_workers, scratch)
         # Ray replaces an actor that dies, and runs its session again.
-        actor = ray.remote(_RayWorker).options(num_cpus=1, max_restarts=-1, max_task_retries=MAX_DEATHS - 1)
+        # One on each machine before two on one.
+        actor = ray.remote(_RayWorker).options(
+            num_cpus=1, max_restarts=-1, max_task_retries=MAX_DEATHS - 1, scheduling_strategy="SPREAD"
+        )
         # Ray forgets the arguments of an actor before that is replaced, unless somebody holds on to them.
         self._tasks = ray.put(tasks)
         self._actors = [actor.remote(self._tasks, data) for _ in range(num_workers)]
 
     def __call__(self, sessions: tuple[ClientSession, ...]) -> list[SessionResult]:
-        from ray.util import ActorPool
-
-        checkpoint = self._ray.put(pathlib.Path(sessions[0].checkpoint).read_bytes())
-        answers = ActorPool(self._actors).map(lambda actor, session: actor.run.remote(session, checkpoint), sessions)
-        results = []
-        for session in sessions:
+        ray = self._ray
+        checkpoint = ray.put(pathlib.Path(sessions[0].checkpoint).read_bytes())
+        results: dict[int, SessionResult] = {}
+        waiting = collections.deque(range(len(sessions)))
+        failures: collections.Counter[int] = collections.Counter()
+        idle = collections.deque(self._actors)
+        # What an actor is at: a session, or nothing but to answer.
+        under_way: dict[Any, tuple[Any, Optional[int]]] = {}
+        while len(results) < len(sessions):
+            while waiting and idle:
+                actor, number = idle.popleft(), waiting.popleft()
+                under_way[actor.run.remote(sessions[number], checkpoint)] = (actor, number)
+            (ready,), _ = ray.wait(list(under_way), num_returns=1)
+            actor, number = under_way.pop(ready)
             try:
-                result, partial = next(answers)
-            except self._ray.exceptions.RayActorError as error:
-                raise errors.OdpTaskError(f"No Ray worker survives {session!r}: {error}") from error
-            except self._ray.exceptions.RayTaskError as error:
+                answer = ray.get(ready)
+            except ray.exceptions.RayActorError as error:
+                # Its machine does not answer: another one runs the session, and this one is waited for.
+                if number is not None:
+                    failures[number] += 1
+                    if failures[number] >= MAX_DEATHS:
+                        raise errors.OdpTaskError(f"No Ray worker survives {sessions[number]!r}: {error}") from error
+                    waiting.append(number)
+                under_way[actor.answer.options(max_task_retries=-1).remote()] = (actor, None)
+                continue
+            except ray.exceptions.RayTaskError as error:
                 # What the worker raised is the cause of Ray's own error.
                 raise error.cause if isinstance(error.cause, errors.OdpTaskError) else error from error
-            pathlib.Path(session.partial).write_bytes(partial)
-            results.append(result)
-        return results
+            idle.append(actor)
+            if number is not None:
+                results[number], partial = answer
+                pathlib.Path(sessions[number].partial).write_bytes(partial)
+        return [results[number] for number in range(len(sessions))]
 
 
 class _RayWorker:
@@ -133,12 +155,21 @@ class _RayWorker:
         make_worker = functools.partial(_make_worker, tasks, data, str(self._scratch))
         self._processes = ChildProcesses("worker", make_worker, 1, self._scratch, readable=readable_data(data.values()))
 
+    def answer(self) -> None:
+        """Tells that this actor is there."""
+
     def run(self, session: ClientSession, checkpoint: bytes) -> tuple[SessionResult, bytes]:
         here = dataclasses.replace(
             session, checkpoint=str(self._scratch / "checkpoint"), partial=str(self._scratch / "partial")
         )
         pathlib.Path(here.checkpoint).write_bytes(checkpoint)
-        (result,) = self._processes.run([here])
+        try:
+            (result,) = self._processes.run([here])
+        except errors.StorageError as error:
+            raise errors.StorageError(
+                f"{error.message.rstrip('.')}, on the machine {socket.gethostname()} of the Ray cluster.",
+                next_step=error.next_step or "Client data must be there under the same path on every machine.",
+            ) from error
         return result, pathlib.Path(here.partial).read_bytes()
 
 

@@ -381,7 +381,6 @@ SIZES = {
     "sparse segments": _made("SparseSegmentSumWithNumSegments", _HUGE, inputs=("a", "b", "b", "huge:output:0")),
     "segments by their largest number": _made("SegmentSum", _constant("big", 0, 1 << 30), inputs=("a", "big:output:0")),
     "bins": _made("DenseBincount", _HUGE, inputs=("b", "huge:output:0", "a")),
-    "sparse bins": _made("SparseBincount", _HUGE, inputs=("a", "b", "b", "huge:output:0")),
     "a sparse tensor's rows": _made("SparseFillEmptyRows", _constant("big", 1 << 31, 2, dtype=_LONG), inputs=("a", "b", "big:output:0", "a")),
     "a dense one of it": _made("SparseToDense", _BIG_LONG, inputs=("b", "big:output:0", "a", "a")),
     "scattered": _made("ScatterNd", _BIG, inputs=("b", "a", "big:output:0")),

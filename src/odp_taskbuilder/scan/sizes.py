@@ -121,7 +121,6 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "ResizeNearestNeighborGrad": (1,),
     "ScaleAndTranslate": (1,),
     "ScatterNd": (2,),
-    "SparseBincount": (3,),
     "SparseSegmentMeanWithNumSegments": (3,),
     "SparseSegmentSqrtNWithNumSegments": (3,),
     "SparseSegmentSumWithNumSegments": (3,),
@@ -143,7 +142,7 @@ _SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(_RANDOM, (0,)),
 }
 # Operands of which the first extent alone counts: rows of a sparse tensor, each of which gets an entry.
-_ROW_OPERANDS = {"SparseFillEmptyRows": 2, "SparseTensorDenseMatMul": 2, "SparseBincount": 2, "EditDistance": 2}
+_ROW_OPERANDS = {"SparseFillEmptyRows": 2, "SparseTensorDenseMatMul": 2, "EditDistance": 2}
 # Operands whose largest value, plus one, is the length of what is made.
 _INDEX_OPERANDS: Mapping[str, Union[int, str]] = {
     "SegmentMax": 1,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odp_taskbuilder import errors, save_keras_model
+from odp_taskbuilder import errors, save_keras_model, scan_model
 from odp_taskbuilder.model.load import load_model
 
 layers, losses = tf.keras.layers, tf.keras.losses
@@ -135,6 +135,12 @@ def of_shape(shape, *stack):
 def test_the_input_spec_is_that_of_the_model_and_its_loss(make, loss, feature, label, tmp_path):
     loaded = saved(make(), tmp_path / "saved", loss=loss)
     assert loaded.input_spec == (feature, tf.TensorSpec(*label))
+
+
+def test_recurrent_layers_are_saved_without_what_the_scan_refuses(tmp_path):
+    recurrent = layers.Bidirectional(layers.LSTM(2))
+    saved(of_shape((4, 3), layers.GRU(2, return_sequences=True), recurrent, layers.Dense(1)), tmp_path / "saved")
+    assert not scan_model(tmp_path / "saved").findings
 
 
 def test_a_loss_by_name_or_function_is_the_mean_over_examples(tmp_path):

@@ -55,7 +55,7 @@ def functional_model(
 
     def forward_pass(training: bool, model_weights: Any, x: Any) -> Any:
         with weights.in_place_of_variables(model_weights), _learning_phase(training):
-            return make()(x, training=training)
+            return _without_gpu_kernels(make())(x, training=training)
 
     # Traced here and not where TFF does it: a model that is made inside of a v1 graph turns Keras' classes into those of Keras 1, and
     # models that were made before, that of the caller included, cannot be called any more.
@@ -116,6 +116,15 @@ def _original_and_maker(model: KerasModel) -> tuple[tf.keras.Model, Callable[[],
                 next_step="Use GroupNormalization or LayerNormalization, or freeze the layer (trainable=False).",
             )
     return original, make
+
+
+def _without_gpu_kernels(model: tf.keras.Model) -> tf.keras.Model:
+    """Has GRU and LSTM compute with ordinary ops only. Beside them Keras would put functions for graphics processors, for a runtime to choose
+    from, which no phone has and the scan of models refuses."""
+    for layer in _layers_of(model):
+        if hasattr(layer, "_could_use_gpu_kernel"):
+            layer._could_use_gpu_kernel = False
+    return model
 
 
 def _layers_of(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:

@@ -14,12 +14,15 @@ import dataclasses
 import enum
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
 from odp_taskbuilder.simulation.jobs import Comparison
-from odp_taskbuilder.simulation.update_sums import Tensors
+
+if TYPE_CHECKING:
+    # It loads TensorFlow, which the process that deals out the work does without.
+    from odp_taskbuilder.simulation.update_sums import Tensors
 
 # Relative L2 distance of a tensor of an update to the interpreter's.
 MAX_DIFFERENCE = 1e-5

@@ -110,12 +110,6 @@ def check(name: str, directory: pathlib.Path) -> None:
     assert tff_agreement.difference(emitted, tff_agreement.tff_rounds(model, clients, ROUNDS)) < 1e-5
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", tff_agreement.some_unless_full(CASES, SHORT))
 def test_it_trains_on_phones_as_in_tff_or_the_catalogue_says_why_not(name, tmp_path):
-    check(name, tmp_path)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", [name for name in CASES if name not in SHORT])
-def test_all_train_on_phones_as_in_tff_or_the_catalogue_says_why_not(name, tmp_path):
     check(name, tmp_path)

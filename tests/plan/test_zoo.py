@@ -95,12 +95,6 @@ def test_the_zoo_has_the_models_that_are_named_here():
     assert tuple(zoo().ZOO) == NAMES
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", tff_agreement.some_unless_full(NAMES, SHORT))
 def test_it_builds_for_the_oldest_module_and_learns_as_in_tff(name, tmp_path):
-    check(name, tmp_path)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHORT])
-def test_all_build_for_the_oldest_module_and_learn_as_in_tff(name, tmp_path):
     check(name, tmp_path)

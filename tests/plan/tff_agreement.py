@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plan_execution
+import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 import tiny_models
@@ -41,6 +42,11 @@ federated_learning {{
 }}
 differential_privacy {{ clip_norm: 1 }}
 """
+
+
+def some_unless_full(names: Iterable[str], some: Collection[str]) -> list[Any]:
+    """Parameters of a test: each name, of which those that are not among `some` run with --full only."""
+    return [pytest.param(name, marks=() if name in some else pytest.mark.full) for name in names]
 
 
 def build_form(saved_model: pathlib.Path, form: PlanForm, *, rate: float = LEARNING_RATE, options: BuildOptions = BuildOptions()) -> BuiltTasks:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from tff_runtime import require_tff_runtime
 
+from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.data.partitioned_dataset import partition_dataset
 from odp_taskbuilder.simulation import processes, simulate
 from odp_taskbuilder.simulation.round_options import RoundOptions
@@ -91,3 +92,10 @@ def one_forkserver():
     yield
     keep.undo()
     processes.stop_forkserver()
+
+
+@pytest.fixture
+def short_scratch():
+    """A path with room for the names of Ray's sockets behind it."""
+    with private_directory(None, "odp-task-test-") as directory:
+        yield directory

@@ -1,5 +1,6 @@
-"""What tests read of a run, and clients that they write."""
+"""What tests read of a run and of its processes, and clients that they write."""
 
+import contextlib
 import pathlib
 
 import numpy as np
@@ -21,3 +22,14 @@ def weights(directory, number):
 
 def write_client(path, *features):
     tfrecord.write_records(path, [examples.encode(values) for values in features])
+
+
+def ray_workers(group):
+    """The actors of Ray, in which clients run, among the processes of a group."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and b"_RayWorker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found

@@ -1,7 +1,6 @@
 """Child processes do all jobs, survive the death of one of them, and never outlive their parent; all engines yield the same
 bits."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -13,9 +12,9 @@ import time
 
 import child_handlers
 import pytest
+from runs import ray_workers
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.base.private_directory import private_directory
 from odp_taskbuilder.simulation import plan_rounds
 from odp_taskbuilder.simulation.deployment import load_deployment
 from odp_taskbuilder.simulation.engines import LocalEngine
@@ -142,24 +141,6 @@ def outcome(result):
     assert result.partials
     partials = [pathlib.Path(partial).read_bytes() for partial in result.partials]
     return partials, dataclasses.replace(result, partials=(), client_seconds=())
-
-
-def ray_workers(group):
-    """The actors among the processes of a group."""
-    found = []
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and b"_RayWorker" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
-
-
-@pytest.fixture
-def short_scratch():
-    """A path with room for the names of Ray's sockets behind it."""
-    with private_directory(None, "odp-task-test-") as directory:
-        yield directory
 
 
 def test_ray_yields_the_same_bits_and_replaces_a_worker_that_dies(cohorts, short_scratch, tmp_path):

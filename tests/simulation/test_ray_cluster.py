@@ -2,17 +2,15 @@
 
 import contextlib
 import os
-import pathlib
 import signal
 import socket
 import subprocess
 import sys
 
 import pytest
-from runs import weights
+from runs import ray_workers, weights
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.base.private_directory import private_directory
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.full
@@ -42,13 +40,6 @@ class Node:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-@pytest.fixture
-def short_scratch():
-    """A path with room for the names of Ray's sockets behind it."""
-    with private_directory(None, "odp-task-test-") as directory:
-        yield directory
 
 
 @pytest.fixture
@@ -109,17 +100,6 @@ def simulate(tasks, clients, tmp_path):
     return simulate
 
 
-def actors(node):
-    """Processes of a node in which clients run."""
-    found = []
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == node and b"_RayWorker" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
-
-
 def test_a_node_that_dies_in_a_run_costs_nothing_but_time(cluster, simulate):
     process, local = simulate("local")
     process.communicate()
@@ -129,7 +109,7 @@ def test_a_node_that_dies_in_a_run_costs_nothing_but_time(cluster, simulate):
         if line.startswith("round 1/3"):
             break
     # One on each machine.
-    assert [len(actors(node.group)) for node in nodes] == [1, 1]
+    assert [len(ray_workers(node.group)) for node in nodes] == [1, 1]
     nodes[1].kill()
     _, told = process.communicate()
     assert process.returncode == 0, told

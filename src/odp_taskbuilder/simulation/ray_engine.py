@@ -97,11 +97,8 @@ def start_ray(num_workers: int, scratch: str) -> Any:
 class _Driver:
     def __init__(self, tasks: Mapping[int, DeployedTask], data: Mapping[int, Union[str, DataPart]], num_workers: int, scratch: str):
         self._ray = ray = start_ray(num_workers, scratch)
-        # Ray replaces an actor that dies, and runs its session again.
-        # One on each machine before two on one.
-        actor = ray.remote(_RayWorker).options(
-            num_cpus=1, max_restarts=-1, max_task_retries=MAX_DEATHS - 1, scheduling_strategy="SPREAD"
-        )
+        # Ray replaces an actor that dies; its session is run again below. One on each machine before two on one.
+        actor = ray.remote(_RayWorker).options(num_cpus=1, max_restarts=-1, scheduling_strategy="SPREAD")
         # Ray forgets the arguments of an actor before that is replaced, unless somebody holds on to them.
         self._tasks = ray.put(tasks)
         self._actors = [actor.remote(self._tasks, data) for _ in range(num_workers)]

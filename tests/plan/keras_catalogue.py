@@ -67,6 +67,8 @@ CANNOT_RUN = {
     "RandomTranslation": ("'ImageProjectiveTransformV3'", "phones do not transform images"),
     "RandomWidth": ("a height, width, depth or length is unknown", "its output has another width every time"),
     "RandomZoom": ("'ImageProjectiveTransformV3'", "phones do not transform images"),
+    "Resizing (area)": ("ResizeArea", "TensorFlow has no gradient of it"),
+    "LocallyConnected2D (implementation=2)": ("'Sub'", "its masked kernel has six dimensions, more than TensorFlow Lite subtracts in"),
     "Resizing (lanczos3)": ("'ScaleAndTranslate'", "the scale is computed on the phone; so for lanczos5, gaussian and mitchellcubic"),
     "UpSampling2D (lanczos3)": ("'ScaleAndTranslate'", "the scale is computed on the phone; so for lanczos5, gaussian and mitchellcubic"),
     "UpSampling2D (area)": ("ResizeArea", "TensorFlow has no gradient of it"),

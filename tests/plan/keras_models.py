@@ -296,6 +296,8 @@ def layer_cases() -> dict[str, KerasCase]:
         "Resizing": _between(
             *(functools.partial(_l.Resizing, 5, 9, way) for way in ("bilinear", "nearest", "bicubic")), shape=(7, 6)
         ),
+        "Resizing (area)": _between(functools.partial(_l.Resizing, 5, 9, "area"), shape=(7, 6)),
+        "LocallyConnected2D (implementation=2)": _between(lambda: _l.LocallyConnected2D(2, 2, implementation=2), shape=(4, 5)),
         "Resizing (lanczos3)": _between(functools.partial(_l.Resizing, 5, 9, "lanczos3"), shape=(7, 6)),
         "SimpleRNN": _recurrent(lambda **options: _l.SimpleRNN(3, **options)),
         "SimpleRNNCell": _recurrent(lambda **options: _l.RNN(cell["SimpleRNNCell"](3), **options)),

@@ -17,6 +17,8 @@ import tensorflow as tf
 
 _l = tf.keras.layers
 _TOKENS = 7
+# By dimensions, what a convolution of the catalogue is of.
+_CONVOLVED = {1: (9,), 2: (7, 6), 3: (5, 4, 5)}
 # What is no layer to be used as it is: bases of others, and those of Keras 1.
 _BASES = {"AbstractRNNCell", "InputLayer", "Layer", "Wrapper"}
 _NO_ACTIVATION = {"deserialize", "get", "serialize"}
@@ -51,6 +53,7 @@ class KerasCase:
 
     Attributes:
       make: makes the model, the same every time.
+      make_expected: makes a model of the same mathematics and weights, for processors on which TensorFlow does not train the first.
       loss: an instance of a Keras loss.
       tokens: integer features are below it.
       label: "normal", "binary", "sign", "one_hot", "positive" or the number of classes.
@@ -61,6 +64,7 @@ class KerasCase:
     tokens: int = _TOKENS
     label: Any = "normal"
     label_spec: Optional[tf.TensorSpec] = None
+    make_expected: Optional[Callable[[], tf.keras.Model]] = None
 
 
 def _flat(tensor: tf.Tensor) -> tf.Tensor:
@@ -151,17 +155,34 @@ def _random(layer: Callable[[], Any], shape: Sequence[int]) -> KerasCase:
     return _between(layer, shape=shape)
 
 
+def _group_by_group(layer: type[tf.keras.layers.Layer]) -> type[tf.keras.layers.Layer]:
+    """A convolution layer that convolves each of its groups by itself: of grouped ones, TensorFlow has gradients with oneDNN only."""
+
+    class GroupByGroup(layer):
+        def convolution_op(self, inputs, kernel):  # noqa: ANN001, ANN202 - Keras's own signature.
+            groups = zip(tf.split(inputs, self.groups, -1), tf.split(kernel, self.groups, -1))
+            return tf.concat([super(GroupByGroup, self).convolution_op(*group) for group in groups], -1)
+
+    return GroupByGroup
+
+
+def _plain_convolution(conv: type[tf.keras.layers.Layer], rank: int) -> KerasCase:
+    return _between(
+        lambda: conv(4, 3, padding="same", activation="relu"),
+        lambda: conv(3, 2, strides=2),
+        *([lambda: conv(3, 2, dilation_rate=2, padding="same")] if rank < 3 else []),
+        *([lambda: conv(4, 3, groups=2, strides=2, padding="same")] if rank < 3 else []),
+        *([lambda: conv(3, 3, padding="causal", dilation_rate=2)] if rank == 1 else []),
+        shape=_CONVOLVED[rank],
+    )
+
+
 def _convolutions(rank: int) -> dict[str, KerasCase]:
-    sizes = {1: (9,), 2: (7, 6), 3: (5, 4, 5)}[rank]
+    sizes = _CONVOLVED[rank]
     conv, transposed = getattr(_l, f"Conv{rank}D"), getattr(_l, f"Conv{rank}DTranspose")
     found = {
-        f"Conv{rank}D": _between(
-            lambda: conv(4, 3, padding="same", activation="relu"),
-            lambda: conv(3, 2, strides=2),
-            *([lambda: conv(3, 2, dilation_rate=2, padding="same")] if rank < 3 else []),
-            *([lambda: conv(4, 3, groups=2, strides=2, padding="same")] if rank < 3 else []),
-            *([lambda: conv(3, 3, padding="causal", dilation_rate=2)] if rank == 1 else []),
-            shape=sizes,
+        f"Conv{rank}D": dataclasses.replace(
+            _plain_convolution(conv, rank), make_expected=_plain_convolution(_group_by_group(conv), rank).make
         ),
         f"Conv{rank}DTranspose": _between(
             lambda: transposed(3, 3, strides=2, padding="same"),

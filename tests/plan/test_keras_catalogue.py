@@ -102,7 +102,7 @@ def check(name: str, directory: pathlib.Path) -> None:
         assert not np.array_equal(emitted[-1], emitted[0])
     if name in keras_catalogue.DRAWS:
         return
-    model = keras_functional.functional_model(case.make(), case.loss, None, case.label_spec)
+    model = keras_functional.functional_model((case.make_expected or case.make)(), case.loss, None, case.label_spec)
     if name in _NOT_TRAINED_BY_TFF:
         with pytest.raises(RuntimeError, match=_NOT_TRAINED_BY_TFF[name]):
             tff_agreement.tff_rounds(model, clients, ROUNDS)

@@ -13,11 +13,13 @@ from odp_taskbuilder.android import app, downloads
 from odp_taskbuilder.android.checks import check_files
 from odp_taskbuilder.android.download_server import DownloadServer
 from odp_taskbuilder.artifacts.example_format import format_of_artifacts, format_of_model
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 
 
 class _AppUnlessNamed(click.Group):
     """A group whose arguments belong to its command `app` unless they begin with the name of another one."""
+
+    command_class = commands.Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # As everywhere, a dash may stand for an underscore.
@@ -36,7 +38,15 @@ def command() -> None:
     """
 
 
-@command.command("app")
+@command.command(
+    "app",
+    headings={
+        "Task": ("saved_model", "task_config", "population_name"),
+        "App": ("package", "service", "language", "api", "settings_name"),
+        "Servers": ("federated_compute_url", "download_url"),
+        "Where it goes": ("output", "overwrite"),
+    },
+)
 @click.argument("artifacts", nargs=-1, type=click.Path(exists=True, path_type=pathlib.Path))
 @click.option("--saved_model", type=click.Path(path_type=pathlib.Path), help="With --task_config: a task before it is built.")
 @click.option("--task_config", type=click.Path(path_type=pathlib.Path), help="Task config, text proto or JSON.")

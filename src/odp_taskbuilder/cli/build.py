@@ -14,7 +14,7 @@ from odp_taskbuilder import build_request, errors, many_builds
 from odp_taskbuilder.build import BuildResult
 from odp_taskbuilder.build import build as build_here
 from odp_taskbuilder.build_cache import BuildCache
-from odp_taskbuilder.cli import network_options, options, output
+from odp_taskbuilder.cli import commands, network_options, options, output
 from odp_taskbuilder.config import warnings_for
 from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.compression import Compression
@@ -43,7 +43,19 @@ _LOCAL_OPTIONS = (
 )
 
 
-@click.command(name="build")
+@commands.command(
+    name="build",
+    headings={
+        "What goes in": ("saved_model", "task_config", "population_name", "storage_path"),
+        "Several builds": ("sweep", "fail_fast", "jobs"),
+        "Where it goes": ("output", "overwrite", "no_cache", "build_artifact_only"),
+        "Privacy": ("population", "rounds_per_day", "skip_dp_check", "skip_dp_aggregator"),
+        "What phones take": ("skip_flex_ops_check", "keep_ops", "max_client_checkpoint_bytes", "allow_runtime"),
+        "Compression": ("compress_updates", "compress_model", "compress_above", "compress_evaluation"),
+        "Models of unknown origin": ("trust_model", "sandbox"),
+        "On a server": ("task_builder_server", "api_key", "impersonate_service_account"),
+    },
+)
 @click.option(
     "--saved_model", type=options.PATH_OR_URL, required=True, help="FunctionalModel, as save_functional_model wrote it: a directory or gs:// URL."
 )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click import shell_completion
 
-from odp_taskbuilder.cli import output
+from odp_taskbuilder.cli import commands, output
 
 _PROGRAM = "odp-task"
 _VARIABLE = "_ODP_TASK_COMPLETE"
@@ -47,7 +47,7 @@ class _Fish(_BothSpellings, shell_completion.FishComplete):
 _SHELLS: dict[str, type[shell_completion.ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
 
 
-@click.command()
+@commands.command()
 @click.argument("shell", type=click.Choice(list(_SHELLS)))
 def command(shell: str) -> None:
     """Print a script that lets SHELL complete commands, options (with underscores or dashes) and paths.

@@ -40,7 +40,13 @@ def command() -> None:
     """
 
 
-@command.command("partition")
+@command.command(
+    "partition",
+    headings={
+        "Clients": ("strategy", "clients", "label", "alpha", "column", "seed"),
+        "Where it goes": ("output", "test_fraction", "overwrite"),
+    },
+)
 @click.argument("source", type=options.PATH_OR_URL)
 @click.option(
     "--output",

@@ -8,14 +8,14 @@ import pathlib
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.inspection.diff import diff
 from odp_taskbuilder.inspection.text import differences_text
 
 _PATH = click.Path(exists=True, path_type=pathlib.Path)
 
 
-@click.command()
+@commands.command()
 @click.argument("left", metavar="A", type=_PATH)
 @click.argument("right", metavar="B", type=_PATH)
 @click.option("--exit_code", is_flag=True, help=f"End with {errors.ArtifactError.exit_code} if anything differs.")

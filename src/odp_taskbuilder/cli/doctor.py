@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import click
-
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.installation.doctor import Diagnosis, diagnose
 
 
-@click.command()
+@commands.command()
 @options.json_option
 def command(json_mode: bool) -> int:
     """Show what odp-task finds on this machine: versions, what is missing, the sandbox, memory; and the cure of each fault.

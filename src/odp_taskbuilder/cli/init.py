@@ -8,12 +8,12 @@ import click
 
 from odp_taskbuilder.artifacts import phone_fit
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.model import starter_config
 from odp_taskbuilder.model.input_spec import read_model_spec
 
 
-@click.command(name="init")
+@commands.command(name="init")
 @click.option("--saved_model", type=options.PATH_OR_URL, required=True, help="Directory of a FunctionalModel, as save_functional_model wrote it.")
 @click.option(
     "--output",

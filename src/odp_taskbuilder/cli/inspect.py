@@ -7,7 +7,7 @@ from typing import Optional
 
 import click
 
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.inspection.document import inspection_document
 from odp_taskbuilder.inspection.inspect import inspect
 from odp_taskbuilder.inspection.text import inspection_text
@@ -15,7 +15,7 @@ from odp_taskbuilder.inspection.text import inspection_text
 _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 
 
-@click.command()
+@commands.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=pathlib.Path))
 @click.option("--graph", "graph_file", type=_FILE, help="Draw how data flows between server and devices (.svg, .png, .pdf).")
 @options.json_option

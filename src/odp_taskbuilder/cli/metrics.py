@@ -10,7 +10,7 @@ from typing import Optional
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.csv_export import write_csv
 from odp_taskbuilder.metrics.plot import OVER, plot_runs
@@ -24,7 +24,9 @@ from odp_taskbuilder.transport.deadline import Network
 _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 
 
-@click.command()
+@commands.command(
+    headings={"What is shown": ("population_name", "task_id", "metric"), "Where it goes": ("plot", "over", "csv", "logdir")}
+)
 @click.argument("sources", metavar="RUN_OR_BUCKET...", type=options.PATH_OR_URL, nargs=-1, required=True)
 @click.option("--population_name", help="Only the tasks of this population.")
 @click.option("--task_id", type=int, help="Only the task of this id.")

@@ -7,7 +7,7 @@ import shlex
 
 import click
 
-from odp_taskbuilder.cli import output
+from odp_taskbuilder.cli import commands, output
 from odp_taskbuilder.installation.examples import EXAMPLES, write_example
 
 # Client data for the digits are dealt from scikit-learn's; the images of EMNIST do not come along.
@@ -25,7 +25,7 @@ odp-task verify {directory}/odp_artifacts/emnist_cnn --run""",
 }
 
 
-@click.command()
+@commands.command()
 @click.argument("example", type=click.Choice(EXAMPLES))
 @click.argument("directory", type=click.Path(path_type=pathlib.Path))
 def command(example: str, directory: pathlib.Path) -> None:

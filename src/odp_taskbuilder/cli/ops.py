@@ -8,7 +8,7 @@ from typing import Optional
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.inspection.client_ops import client_ops
 from odp_taskbuilder.inspection.document import client_ops_document
@@ -17,7 +17,12 @@ from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.transport.deadline import Network
 
 
-@click.command()
+@commands.command(
+    headings={
+        "Model": ("saved_model", "task_config", "keep_ops", "trust_model"),
+        "Phones": ("min_module_version", "allowlist"),
+    }
+)
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=pathlib.Path))
 @click.option("--saved_model", type=options.PATH_OR_URL, help="Directory or URL of a FunctionalModel.")
 @click.option("--task_config", type=options.PATH_OR_URL, help="Task config, text proto or JSON; - for standard input.")

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from odp_taskbuilder.base.phone_limits import MAX_CLIENT_CHECKPOINT_BYTES, MAX_RUNTIME
-from odp_taskbuilder.cli import output
+from odp_taskbuilder.cli import commands, output
 from odp_taskbuilder.config.compression import DEFAULT_ABOVE, DEFAULT_MODEL_BITS, MAX_BITS, MIN_BITS, Compression
 from odp_taskbuilder.config.spec import ASSUMED_ROUNDS_PER_DAY
 from odp_taskbuilder.ops.runtimes import parse_runtime
@@ -32,7 +32,7 @@ class _AbslFlag(click.Option):
     """A boolean option that absl_flag made."""
 
 
-class CommandWithArguments(click.Command):
+class CommandWithArguments(commands.Command):
     """A command whose absl flags leave the argument behind them alone: in `--show config.pbtxt` the file is no value of the flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -71,6 +71,11 @@ _SPEC_OPTIONS = [
         f"[default: {ASSUMED_ROUNDS_PER_DAY:g}]",
     ),
 ]
+_HEADINGS = {
+    "Task": ("task_config", "aggregator", "report_goal", "rounds", "noise_multiplier", "minimum_separation", "compress_updates"),
+    "Guarantee": ("epsilon", "delta", "reference"),
+    "Fleet": ("population", "rounds_per_day"),
+}
 _SPEC_FIELDS = (
     "task_config",
     "aggregator",
@@ -132,7 +137,7 @@ def command() -> None:
     """
 
 
-@command.command("epsilon")
+@command.command("epsilon", headings=_HEADINGS)
 @_spec_options
 @click.option(
     "--reference",
@@ -172,7 +177,7 @@ def epsilon_command(stated: dict[str, Any], reference: bool, compress_updates: O
     return errors.EXIT_OK if document["target_met"] else errors.PrivacyBudgetError.exit_code
 
 
-@command.command("noise")
+@command.command("noise", headings=_HEADINGS)
 @_spec_options
 @options.compress_updates
 @options.json_option
@@ -191,7 +196,7 @@ def noise_command(stated: dict[str, Any], compress_updates: Optional[int], json_
     _print(_document(budget, compress_updates), json_mode)
 
 
-@command.command("curve")
+@command.command("curve", headings={"Curve": ("over", "from", "to", "steps", "output"), **_HEADINGS})
 @click.option("--over", required=True, type=click.Choice([v.name.lower() for v in privacy.CurveVariable]), help="What varies.")
 @click.option("--from", "start", required=True, type=_FiniteFloat(), help="Its first value.")
 @click.option("--to", "stop", required=True, type=_FiniteFloat(), help="Its last value.")

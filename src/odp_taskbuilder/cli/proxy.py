@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.proxy.ranking import rank
 from odp_taskbuilder.proxy.search import COSTS, SearchOptions, search
 from odp_taskbuilder.proxy.selection import SelectionOptions, select
@@ -23,7 +23,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
 _SHARES = ("0.1", "0.2", "0.5")
 
 
-@click.group("proxy")
+@click.group("proxy", cls=commands.CommandGroup)
 def command() -> None:
     """Choose a task's model and settings by cheap simulations that rank candidates as the full one does.
 
@@ -51,6 +51,22 @@ def _numbers(kind: type) -> Callable:
     return parse
 
 
+_HEADINGS = {
+    "Candidates": (
+        "space",
+        "model_function",
+        "saved_model",
+        "task_config",
+        "widths",
+        "client_learning_rates",
+        "server_learning_rates",
+        "clips",
+        "report_goals",
+        "batch_sizes",
+    ),
+    "Full training": ("data", "evaluation_data", "metric", "clients_per_round", "full_rounds", "evaluation_every", "latency"),
+    "Work": ("dir", "seed", "engine", "parallel_trials", "ray"),
+}
 _COMMON = [
     click.option("--dir", "directory", required=True, type=_DIRECTORY, help="Keep everything here; go on with what is there."),
     click.option(
@@ -126,7 +142,7 @@ def _source(space: Optional[str], ready_made: dict[str, Any]) -> Optional[Source
     return ReadyMadeSpace(**{**ready_made, **paths})
 
 
-@command.command("variance")
+@command.command("variance", headings={"Variance": ("copies", "fix"), **_HEADINGS})
 @_common
 @click.option("--copies", type=click.IntRange(min=2), default=5, show_default=True, help="Of one candidate that trains.")
 @click.option("--fix", multiple=True, type=click.Choice(SEEDS), help="A seed that is the same in all copies; may be repeated.")
@@ -142,7 +158,7 @@ def variance_command(common: ProxyOptions, copies: int, fix: tuple[str, ...], js
     output.show(f"{copies} copies of {measured.candidate}: {scores}\n  {measured.variance_info}\n  {measured.smoothness_info}")
 
 
-@command.command("select")
+@command.command("select", headings={"Selection": ("start", "remove", "final", "previous_model_selection_dir"), **_HEADINGS})
 @_common
 @click.option("--start", type=click.IntRange(min=1), default=30, show_default=True, help="Candidates to begin with.")
 @click.option("--remove", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates that go after each iteration.")
@@ -173,7 +189,23 @@ def select_command(
     output.show("\n".join(lines))
 
 
-@command.command("search")
+@command.command(
+    "search",
+    headings={
+        "Proxies": ("proxies", "vary", "rounds", "previous_model_selection_dir", "previous_proxy_task_search_dir"),
+        "Which is good enough": (
+            "desired_accuracy_correlation",
+            "max_p",
+            "hold",
+            "desired_latency_correlation",
+            "desired_accuracy",
+            "time_limit_hours",
+            "early_stop_proxy_task_if_not_best",
+            "cost",
+        ),
+        **_HEADINGS,
+    },
+)
 @_common
 @click.option("--proxies", metavar="MODULE:FUNCTION", help="A function that returns a list of ProxyTaskConfig(name, docker_args_map).")
 @click.option(
@@ -235,7 +267,7 @@ def search_command(
     output.show("\n".join(lines))
 
 
-@command.command("rank")
+@command.command("rank", headings={"Ranking": ("number", "proxy", "rounds"), **_HEADINGS})
 @_common
 @click.option("--number", type=click.IntRange(min=1), default=30, show_default=True, help="Candidates, from the first one of the space.")
 @click.option("--proxy", help="A proxy that a search ran.  [default: the best]")

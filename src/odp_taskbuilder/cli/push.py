@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Optional
 
 import click
 
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.cli.network_options import network_options
 
 if TYPE_CHECKING:
     from odp_taskbuilder.transport.deadline import Network
 
 
-@click.command()
+@commands.command(
+    headings={
+        "What is pushed": ("resume", "training_only", "source_training_task_id", "overwrite"),
+        "Server": ("task_management_server", "impersonate_service_account"),
+    }
+)
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
 @click.option(
     "--task_management_server",

@@ -6,7 +6,7 @@ import pathlib
 
 import click
 
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.cli.network_options import network_options
 from odp_taskbuilder.metrics.reading import TaskFilter, groups, read_runs
 from odp_taskbuilder.metrics.report_page import require_page_name, subjects, write_page
@@ -15,7 +15,7 @@ from odp_taskbuilder.metrics.run_facts import read_facts
 from odp_taskbuilder.transport.deadline import Network
 
 
-@click.command()
+@commands.command()
 @click.argument("sources", metavar="RUN_OR_BUCKET...", type=options.PATH_OR_URL, nargs=-1, required=True)
 @click.option(
     "--output",

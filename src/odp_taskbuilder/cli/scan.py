@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.scan import ScanReport
 
 
-@click.command(name="scan")
+@commands.command(name="scan")
 @click.argument("model", type=click.Path(path_type=pathlib.Path))
 @options.json_option
 def command(model: pathlib.Path, json_mode: bool) -> int:

@@ -9,9 +9,18 @@ from typing import Optional
 import click
 
 from odp_taskbuilder import errors, installation
+from odp_taskbuilder.cli import commands
 
 
-@click.command()
+@commands.command(
+    headings={
+        "Where it listens": ("host", "port"),
+        "What requests may do": ("allow_read", "allow_write", "allow_overwrite", "token_file"),
+        "Task management": ("task_management_server", "impersonate_service_account"),
+        "Limits": ("workers", "queue", "build_timeout", "build_memory", "max_request_bytes", "request_timeout", "grace_period"),
+        "Builds": ("work_dir", "accept_weaker_sandbox"),
+    }
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Others than this machine can connect only with --token_file."
 )

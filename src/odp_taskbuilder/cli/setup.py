@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from odp_taskbuilder.cli import output
+from odp_taskbuilder.cli import commands, output
 from odp_taskbuilder.installation.setup import set_up
 
 
-@click.command()
+@commands.command()
 @click.option("--with_tff_runtime", is_flag=True, help="Also TFF's own runtime (0.3 GB), for `simulate --engine tff`. Linux on x86-64 only.")
 def command(with_tff_runtime: bool) -> None:
     """Complete the installation: add TensorFlow Federated and two packages that it imports.

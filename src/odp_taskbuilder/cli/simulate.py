@@ -9,7 +9,7 @@ from typing import Any, Optional
 import click
 
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES, MAX_TRAINING_SECONDS, SLOWDOWN
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION
 from odp_taskbuilder.metrics.run import short_name
 from odp_taskbuilder.privacy.rounding import rounded_up
@@ -26,7 +26,15 @@ _WHY_ZEROS = "their gradients, updates or metrics were not finite or absurdly la
 _MAX_NAMED = 3
 
 
-@click.command()
+@commands.command(
+    headings={
+        "Client data": ("data", "evaluation_data"),
+        "Rounds": ("rounds", "clients_per_round", "sampling", "seed", "skip_bad_clients", "evaluation_checkpoint", "hours_per_round"),
+        "Privacy": ("noise_as_deployed", "population", "rounds_per_day"),
+        "Engine": ("engine", "workers", "saved_model", "task_config", "trust_model"),
+        "Where it goes": ("run_dir", "logdir"),
+    }
+)
 @click.argument("artifacts", type=click.Path(path_type=pathlib.Path))
 @click.option(
     "--data",

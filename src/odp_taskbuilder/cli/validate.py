@@ -7,11 +7,20 @@ from typing import Any, Optional
 import click
 
 from odp_taskbuilder import config, errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.inspection.validation import ConfigCheck, check_configs
 
 
-@click.command(name="validate", cls=options.CommandWithArguments)
+@commands.command(
+    name="validate",
+    cls=options.CommandWithArguments,
+    headings={
+        "Config": ("population_name", "storage_path", "build_artifact_only"),
+        "Model": ("saved_model", "max_client_checkpoint_bytes"),
+        "Privacy": ("population", "rounds_per_day", "skip_dp_aggregator"),
+        "Verdict": ("show", "strict"),
+    },
+)
 @click.argument("configs", type=options.PATH_OR_URL, nargs=-1, required=True)
 @click.option("--show", is_flag=True, help="Print every value that a task is built with, and where it came from.")
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")

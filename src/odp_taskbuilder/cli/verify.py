@@ -9,13 +9,13 @@ from typing import Optional
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.cli import options, output
+from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.inspection.text import verification_text
 from odp_taskbuilder.inspection.verify import verify
 from odp_taskbuilder.ops.allowlist import Allowlist
 
 
-@click.command()
+@commands.command()
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
 @click.option(
     "--allowlist", "allowlist_file", type=click.Path(path_type=pathlib.Path), help="CSV file of the ops that phones have."

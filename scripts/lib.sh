@@ -49,6 +49,8 @@ make_venv() {
     cp requirements.lock .venv/installed.lock
   fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+  # As an installation from the wheel does: where Python may not write bytecode, every command would compile the package's modules anew.
+  .venv/bin/python -m compileall -q src >&2
   # The lock has TFF for the one platform that it is published for; its Python files serve on every other.
   if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow_federated") is None)'; then
     .venv/bin/odp-task setup >&2

@@ -23,9 +23,9 @@ from odp_taskbuilder.artifacts.artifact_set import ArtifactSet, TaskArtifacts
 from odp_taskbuilder.base.private_directory import require_temporary_space
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build_cache import BuildCache, BuiltFacts
-from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
+from odp_taskbuilder.build_request import BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig, resolve
-from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.config.build_options import DEFAULT_OUTPUT, BuildOptions
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist

@@ -22,8 +22,6 @@ from odp_taskbuilder.transport import deadline as deadlines
 
 Path = Union[str, "os.PathLike[str]"]
 
-DEFAULT_OUTPUT = "odp_artifacts"
-
 
 @keyword_only
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,8 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build import BuildMemory, BuildResult, build_requested
 from odp_taskbuilder.build_cache import BuildCache
-from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_config
-from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.build_request import BuildRequest, Path, check_config
+from odp_taskbuilder.config.build_options import DEFAULT_OUTPUT, BuildOptions
 from odp_taskbuilder.config.load import config_places
 from odp_taskbuilder.config.sweep import parse_sweep, swept
 from odp_taskbuilder.stores import inputs

@@ -23,9 +23,9 @@ from odp_taskbuilder.artifacts import artifact_set, coded_tensors, directory, ma
 from odp_taskbuilder.base import server_limits
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build import BuildResult, build_tasks
-from odp_taskbuilder.build_request import DEFAULT_OUTPUT, BuildRequest, Path, check_request, input_digests
+from odp_taskbuilder.build_request import BuildRequest, Path, check_request, input_digests
 from odp_taskbuilder.config import LoadedConfig
-from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.config.build_options import DEFAULT_OUTPUT, BuildOptions
 from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission

@@ -185,3 +185,21 @@ def test_each_shell_has_a_script_and_others_are_refused():
 
 def test_the_version_is_that_of_the_distribution():
     assert testing.CliRunner().invoke(command_line.cli, ["--version"]).output == f"odp-task, version {importlib.metadata.version('odp-task')}\n"
+
+
+# What takes longer to import than a command may take to start, and what most of it is imported by.
+HEAVY = ("tensorflow", "numpy", "requests", "matplotlib", "h5py", "importlib.metadata", "odp_taskbuilder.sandbox", "odp_taskbuilder.inspection.inspect")
+# One runs graphs, the others look at what is installed.
+_AT_ONCE = ("simulate", "setup", "doctor")
+
+
+def test_a_command_reads_its_options_before_it_imports_what_it_works_with():
+    program = (
+        "import importlib, sys\n"
+        "for module in sys.argv[1:]:\n"
+        "    importlib.import_module(f'odp_taskbuilder.cli.{module}')\n"
+        f"    print(module, [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    modules = [module for module, _ in command_line._COMMANDS.values() if module not in _AT_ONCE]
+    done = subprocess.run([sys.executable, "-c", program, *modules], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{module} []" for module in modules]

@@ -25,7 +25,7 @@ def _run(*arguments):
 def test_json_of_the_published_artifacts_without_tensorflow(golden):
     run = _run("inspect", golden / "keras_dense" / "expected_mapreduce", "--json")
     assert run.returncode == 0, run.stderr
-    assert run.stderr.splitlines() == ["[]"]
+    assert run.stderr.splitlines()[-1:] == ["[]"]  # Before it, the stage where it takes long.
     document = json.loads(run.stdout)
     assert [file["kind"] for file in document["files"]] == ["Plan", "ClientOnlyPlan", "checkpoint"] * 2
     assert [

@@ -20,10 +20,6 @@ from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.phone_limits import FIRST_FEDERATED_MODULE, MAX_EXAMPLE_BYTES
 from odp_taskbuilder.model.input_spec import TensorInfo
 
-LANGUAGES = ("java", "kotlin")
-# What phones with released modules call; and what the published guide prints, which some of their previews called.
-APIS = ("released", "guide")
-
 _SUFFIXES = {"java": "java", "kotlin": "kt"}
 _ODP = "android.adservices.ondevicepersonalization."
 _COMMON_IMPORTS = (
@@ -88,8 +84,8 @@ class AppOptions:
       package, service: names of the package, and of the class that the phone binds to.
       federated_compute_url: https URL of the federated compute server.
       download_url: https URL that phones poll for RemoteData.
-      language: one of LANGUAGES.
-      api: one of APIS.
+      language: "java" or "kotlin".
+      api: "released": what phones with released modules call; "guide": what the published guide prints, which some of their previews called.
       settings_name: of the XML resource. Newer resource mergers refuse capital letters.
     """
 

@@ -25,7 +25,6 @@ import base64
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -143,6 +142,8 @@ def make_manifest(
 
 
 def _installed_version(name: str) -> Optional[str]:
+    import importlib.metadata  # Here: many read manifests, and few write them.
+
     for distribution in TENSORFLOW_NAMES if name == "tensorflow" else (name,):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)

@@ -9,10 +9,6 @@ from typing import Optional
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.android import app, downloads
-from odp_taskbuilder.android.checks import check_files
-from odp_taskbuilder.android.download_server import DownloadServer
-from odp_taskbuilder.artifacts.example_format import format_of_artifacts, format_of_model
 from odp_taskbuilder.cli import commands, options, output
 
 
@@ -62,10 +58,10 @@ def command() -> None:
 @click.option("--federated_compute_url", required=True, help="https URL of the federated compute server.")
 @click.option("--download_url", help="https URL that phones poll for downloads.")
 @click.option("--population_name", help="Of the task, where its artifacts do not tell it.")
-@click.option("--language", type=click.Choice(app.LANGUAGES), default="java", show_default=True)
+@click.option("--language", type=click.Choice(("java", "kotlin")), default="java", show_default=True)
 @click.option(
     "--api",
-    type=click.Choice(app.APIS),
+    type=click.Choice(("released", "guide")),
     default="released",
     show_default=True,
     help="What the phone calls: as released, or as the guide prints it.",
@@ -97,6 +93,9 @@ def app_command(
     """
     if (saved_model is None) != (task_config is None):
         raise errors.UsageError("--saved_model and --task_config go together.")
+    from odp_taskbuilder.android import app
+    from odp_taskbuilder.artifacts.example_format import format_of_artifacts, format_of_model
+
     tasks = [format_of_artifacts(path) for path in artifacts]
     if saved_model is not None and task_config is not None:
         tasks.append(format_of_model(saved_model, task_config))
@@ -149,6 +148,8 @@ def check_command(files: tuple[pathlib.Path, ...], last_sync_token: Optional[int
     \b
       odp-task android check AndroidManifest.xml res/xml/odp_settings.xml download.json
     """
+    from odp_taskbuilder.android.checks import check_files
+
     problems = check_files(files, last_sync_token=last_sync_token)
     if json_mode:
         output.print_json({"problems": [dataclasses.asdict(problem) for problem in problems]})
@@ -189,6 +190,8 @@ def download_command(
       odp-task android download entries.csv --sync_token now --output download.json
       odp-task android download examples.tfrecord --population_name digits --sync_token now --output download.json
     """
+    from odp_taskbuilder.android import downloads
+
     token = downloads.sync_token(sync_token, last_sync_token)
     if output_file is not None and output_file.exists() and not overwrite:
         raise errors.StorageError(f"{output_file} exists.", next_step="Choose another file, or replace it with --overwrite.")
@@ -212,6 +215,8 @@ def serve_download_command(file: pathlib.Path, port: int) -> None:
 
     A test phone reaches it through `adb reverse tcp:8090 tcp:8090`; phones' settings name https URLs, so something must speak TLS in between.
     """
+    from odp_taskbuilder.android.download_server import DownloadServer
+
     with DownloadServer(file, port, output.note) as server:
         output.note(f"Serving {file} at http://127.0.0.1:{server.server_port}/")
         server.serve_forever()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import click
 from click.core import ParameterSource
 from google.protobuf import json_format, text_format
 
-from odp_taskbuilder import build_request, errors, many_builds
-from odp_taskbuilder.build import BuildResult
-from odp_taskbuilder.build import build as build_here
-from odp_taskbuilder.build_cache import BuildCache
+from odp_taskbuilder import errors
 from odp_taskbuilder.cli import commands, network_options, options, output
 from odp_taskbuilder.config import warnings_for
-from odp_taskbuilder.config.build_options import BuildOptions
+from odp_taskbuilder.config.build_options import DEFAULT_OUTPUT, BuildOptions
 from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.load import config_places
 from odp_taskbuilder.config.spec import ASSUMED_POPULATION, ResolveOptions
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.build import BuildResult
+    from odp_taskbuilder.many_builds import BuildOutcome
 
 # What only a build in this process heeds, by the names of the parameters below.
 _LOCAL_OPTIONS = (
@@ -83,7 +84,7 @@ _LOCAL_OPTIONS = (
     "--output",
     "output_directory",
     type=options.PATH_OR_URL,
-    default=build_request.DEFAULT_OUTPUT,
+    default=DEFAULT_OUTPUT,
     show_default=True,
     help="Artifacts go into <output>/<population>/.",
 )
@@ -195,6 +196,8 @@ def command(
         raise errors.UsageError("--sandbox builds one config at a time.", next_step="Run a command for each.")
     stage = output.every_stage
     if not is_one:
+        from odp_taskbuilder import many_builds
+
         outcomes = many_builds.build_many(
             saved_model,
             task_configs,
@@ -215,6 +218,9 @@ def command(
             saved_model, task_configs[0], output_directory, build_options, overwrite=overwrite, stage=stage, network=network
         )
     else:
+        from odp_taskbuilder.build import build as build_here
+        from odp_taskbuilder.build_cache import BuildCache
+
         cache = None if no_cache else BuildCache()
         result = build_here(
             saved_model, task_configs[0], output_directory, build_options, overwrite=overwrite, stage=stage, network=network, cache=cache
@@ -228,7 +234,7 @@ def command(
     return errors.EXIT_OK
 
 
-def _show_outcomes(outcomes: Iterable[many_builds.BuildOutcome], json_mode: bool) -> int:
+def _show_outcomes(outcomes: Iterable[BuildOutcome], json_mode: bool) -> int:
     """Shows what became of several builds; returns the exit code, that of the first that failed."""
     documents, exit_code, built = [], errors.EXIT_OK, 0
     for outcome in outcomes:

@@ -9,19 +9,17 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.artifacts.example_format import ExampleFormat, format_of_artifacts, format_of_model
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.cli import commands, options, output
-from odp_taskbuilder.data import tfrecord
-from odp_taskbuilder.data.describe import DataDescription, describe
-from odp_taskbuilder.data.open import open_client_data
-from odp_taskbuilder.data.partitioned_dataset import STRATEGIES, partition_dataset
-from odp_taskbuilder.data.rows import decode, encode_rows, misfits, read_examples, to_document
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.artifacts.example_format import ExampleFormat
+    from odp_taskbuilder.data.describe import DataDescription
 
 
 @click.group(cls=commands.CommandGroup)
@@ -56,7 +54,11 @@ def command() -> None:
     help="Directory to make.",
 )
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES), default="iid", show_default=True, help="How examples are dealt to clients."
+    "--strategy",
+    type=click.Choice(("iid", "dirichlet", "column")),
+    default="iid",
+    show_default=True,
+    help="How examples are dealt to clients.",
 )
 @click.option("--clients", type=click.IntRange(min=1), help="Number of clients (iid, dirichlet).")
 @click.option("--label", default="y", show_default=True, help="Feature that is the label.")
@@ -104,6 +106,8 @@ def partition_command(
       odp-task data partition 'mnist:data?split=train' --output clients --clients 1000
       odp-task data partition 'users.csv?x:float32=pixel_*&y=label' --output clients --strategy column --column user
     """
+    from odp_taskbuilder.data.partitioned_dataset import partition_dataset
+
     parts = partition_dataset(
         source,
         output_dir,
@@ -143,6 +147,8 @@ def _of_task(function: Callable) -> Callable:
     ) -> Any:
         if (saved_model is None) != (task_config is None) or (task is not None and saved_model is not None):
             raise errors.UsageError("Name the task by --task, or by --saved_model and --task_config.")
+        from odp_taskbuilder.artifacts.example_format import format_of_artifacts, format_of_model
+
         example_format = None
         if task is not None:
             example_format = format_of_artifacts(task)
@@ -193,6 +199,8 @@ def encode_command(
         raise errors.StorageError(f"{output_file} exists.", next_step="Choose another file, or replace it with --overwrite.")
     # Whoever types rows does not want to be written over.
     with contextlib.nullcontext() if rows == "-" else output.stage("encoding the rows"):
+        from odp_taskbuilder.data.rows import encode_rows
+
         # All rows are looked at before the first is written.
         serialized = list(encode_rows(rows, example_format))
     for number, example in enumerate(serialized, 1):
@@ -201,6 +209,8 @@ def encode_command(
                 f"WARNING: row {number} makes {len(example):,} bytes; phones take no example above {MAX_EXAMPLE_BYTES:,}."
             )
     if form == "tfrecord":
+        from odp_taskbuilder.data import tfrecord
+
         tfrecord.write_records(output_file, serialized)
         return
     lines = [example.hex() if form == "hex" else base64.b64encode(example).decode() for example in serialized]
@@ -226,6 +236,8 @@ def decode_command(examples: str, example_format: Optional[ExampleFormat]) -> No
     \b
       adb logcat -d -s MyApp:D -v raw | odp-task data decode - --task odp_artifacts/my_task
     """
+    from odp_taskbuilder.data.rows import decode, misfits, read_examples, to_document
+
     problems = []
     count = 0
     for place, serialized in read_examples(examples):
@@ -259,6 +271,9 @@ def describe_command(data: str, label: str, json_mode: bool) -> None:
       odp-task data describe 'emnist_all.sqlite.lzma?split=digits_only_train' --label label
     """
     with output.stage("reading the examples"):
+        from odp_taskbuilder.data.describe import describe
+        from odp_taskbuilder.data.open import open_client_data
+
         description = describe(open_client_data(data), label)
     if json_mode:
         output.print_json(dataclasses.asdict(description))

@@ -9,8 +9,6 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import commands, options, output
-from odp_taskbuilder.inspection.diff import diff
-from odp_taskbuilder.inspection.text import differences_text
 
 _PATH = click.Path(exists=True, path_type=pathlib.Path)
 
@@ -30,6 +28,9 @@ def command(left: pathlib.Path, right: pathlib.Path, exit_code: bool, json_mode:
       odp-task diff plan.pb other/plan.pb --json
     """
     with output.stage("comparing"):
+        from odp_taskbuilder.inspection.diff import diff
+        from odp_taskbuilder.inspection.text import differences_text
+
         differences = diff(left, right)
     if json_mode:
         output.print_json({"differences": [dataclasses.asdict(difference) for difference in differences]})

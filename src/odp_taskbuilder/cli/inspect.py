@@ -8,9 +8,6 @@ from typing import Optional
 import click
 
 from odp_taskbuilder.cli import commands, options, output
-from odp_taskbuilder.inspection.document import inspection_document
-from odp_taskbuilder.inspection.inspect import inspect
-from odp_taskbuilder.inspection.text import inspection_text
 
 _FILE = click.Path(dir_okay=False, path_type=pathlib.Path)
 
@@ -30,6 +27,8 @@ def command(paths: tuple[pathlib.Path, ...], graph_file: Optional[pathlib.Path],
       odp-task inspect client_only_plan.pb --json
     """
     with output.stage("reading the files"):
+        from odp_taskbuilder.inspection.inspect import inspect
+
         inspection = inspect(paths)
     if graph_file is not None:
         from odp_taskbuilder.inspection.picture import draw_data_flow
@@ -37,6 +36,10 @@ def command(paths: tuple[pathlib.Path, ...], graph_file: Optional[pathlib.Path],
         draw_data_flow(inspection, graph_file)
         output.note(f"Wrote {graph_file}.")
     if json_mode:
+        from odp_taskbuilder.inspection.document import inspection_document
+
         output.print_json(inspection_document(inspection))
     else:
+        from odp_taskbuilder.inspection.text import inspection_text
+
         output.show(inspection_text(inspection))

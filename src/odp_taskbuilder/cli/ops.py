@@ -10,10 +10,6 @@ import click
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import commands, options, output
 from odp_taskbuilder.cli.network_options import network_options
-from odp_taskbuilder.inspection.client_ops import client_ops
-from odp_taskbuilder.inspection.document import client_ops_document
-from odp_taskbuilder.inspection.text import client_ops_text
-from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.transport.deadline import Network
 
 
@@ -60,6 +56,9 @@ def command(
     has_model = saved_model is not None and task_config is not None
     if has_model == (path is not None) or (saved_model is None) != (task_config is None):
         raise errors.UsageError("Give either PATH, or --saved_model and --task_config.")
+    from odp_taskbuilder.inspection.client_ops import client_ops
+    from odp_taskbuilder.ops.allowlist import Allowlist
+
     allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
     if path is not None:
         graphs = client_ops(path, allowlist=allowlist)
@@ -79,8 +78,12 @@ def command(
             network=network,
         )
     if json_mode:
+        from odp_taskbuilder.inspection.document import client_ops_document
+
         output.print_json({"graphs": client_ops_document(graphs, min_module_version)})
     else:
+        from odp_taskbuilder.inspection.text import client_ops_text
+
         output.show(client_ops_text(graphs, min_module_version))
     unsupported = any(graph.ops.unsupported(min_module_version) for graph in graphs)
     return errors.UnsupportedOpsError.exit_code if unsupported else errors.EXIT_OK

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import commands, options, output
-from odp_taskbuilder.proxy.ranking import rank
-from odp_taskbuilder.proxy.search import COSTS, SearchOptions, search
-from odp_taskbuilder.proxy.selection import SelectionOptions, select
-from odp_taskbuilder.proxy.sources import FunctionSpace, ReadyMadeSpace, Source, check_reference, source_of
-from odp_taskbuilder.proxy.space import Proxy, grid
-from odp_taskbuilder.proxy.variance import SEEDS, VarianceOptions, measure_variance
-from odp_taskbuilder.proxy.workshop import ProxyOptions, Workshop, opened
+from odp_taskbuilder.proxy.space import SEEDS, Proxy, grid
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.proxy.sources import Source
+    from odp_taskbuilder.proxy.workshop import ProxyOptions, Workshop
 
 _DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
 _SHARES = ("0.1", "0.2", "0.5")
@@ -113,6 +111,9 @@ def _common(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def called(**values: Any) -> None:
+        from odp_taskbuilder.proxy.sources import ReadyMadeSpace
+        from odp_taskbuilder.proxy.workshop import ProxyOptions
+
         names = {field.name for field in dataclasses.fields(ProxyOptions)} - {"source", "rounds"}
         ready_made = {field.name: values.pop(field.name) for field in dataclasses.fields(ReadyMadeSpace)}
         source = _source(values.pop("space"), ready_made)
@@ -125,6 +126,8 @@ def _common(function: Callable) -> Callable:
 
 
 def _source(space: Optional[str], ready_made: dict[str, Any]) -> Optional[Source]:
+    from odp_taskbuilder.proxy.sources import ReadyMadeSpace, check_reference, source_of
+
     given = [f"--{name}" for name, value in ready_made.items() if value is not None]
     if space is not None:
         if given:
@@ -149,6 +152,9 @@ def _source(space: Optional[str], ready_made: dict[str, Any]) -> Optional[Source
 @options.json_option
 def variance_command(common: ProxyOptions, copies: int, fix: tuple[str, ...], json_mode: bool) -> None:
     """Train copies of one candidate: how far do scores differ by chance, and how smoothly do they grow?"""
+    from odp_taskbuilder.proxy.variance import VarianceOptions, measure_variance
+    from odp_taskbuilder.proxy.workshop import opened
+
     with opened(common, output.note) as workshop:
         measured = measure_variance(workshop, VarianceOptions(copies, frozenset(fix)))
     if json_mode:
@@ -174,6 +180,9 @@ def select_command(
     json_mode: bool,
 ) -> None:
     """Train candidates that differ to their end, so that proxies can be compared with them, at the cost of about a third of all."""
+    from odp_taskbuilder.proxy.selection import SelectionOptions, select
+    from odp_taskbuilder.proxy.workshop import opened
+
     selection_options = SelectionOptions(start, remove, final)
     with opened(common, output.note) as workshop:
         selection = select(workshop, selection_options, previous_model_selection_dir)
@@ -222,7 +231,7 @@ def select_command(
 @click.option("--time_limit_hours", type=click.FloatRange(min=0, min_open=True), help="Median training time at which a proxy ends.")
 @options.absl_flag("early_stop_proxy_task_if_not_best", help="End a proxy that costs more than the best one so far.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds that a proxy has at most.  [default: of the full training]")
-@click.option("--cost", type=click.Choice(COSTS), default="time", show_default=True, help="What is least of the best proxy.")
+@click.option("--cost", type=click.Choice(("time", "client_updates")), default="time", show_default=True, help="What is least of the best proxy.")
 @click.option("--previous_model_selection_dir", type=_DIRECTORY, help="Where the full scores are, if not in --dir.")
 @click.option("--previous_proxy_task_search_dir", type=_DIRECTORY, help="Go on from the search in another directory.")
 @options.json_option
@@ -236,6 +245,10 @@ def search_command(
     **values: Any,
 ) -> None:
     """Find the cheapest proxy that ranks the references as their full trainings do."""
+    from odp_taskbuilder.proxy.search import SearchOptions, search
+    from odp_taskbuilder.proxy.sources import check_reference
+    from odp_taskbuilder.proxy.workshop import opened
+
     search_options = SearchOptions(**values)
     variations = _variations(vary)
     if proxies is not None and vary:
@@ -275,6 +288,9 @@ def search_command(
 @options.json_option
 def rank_command(common: ProxyOptions, number: int, proxy: Optional[str], rounds: Optional[int], json_mode: bool) -> None:
     """Train candidates under a proxy, and show them best first."""
+    from odp_taskbuilder.proxy.ranking import rank
+    from odp_taskbuilder.proxy.workshop import opened
+
     with opened(common, output.note) as workshop:
         ranking = rank(workshop, number, proxy, rounds)
     if json_mode:
@@ -303,6 +319,8 @@ def _variations(vary: tuple[str, ...]) -> dict[str, list[str]]:
 
 def _proxies(workshop: Workshop, function: Optional[str], variations: dict[str, list[str]]) -> list[Proxy]:
     """What the options say; without any, the space's own `proxies`, if it has such a function, else shares of the population."""
+    from odp_taskbuilder.proxy.sources import FunctionSpace
+
     if function is not None:
         return workshop.user_proxies(function)
     if variations:

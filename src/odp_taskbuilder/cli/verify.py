@@ -10,9 +10,6 @@ import click
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.cli import commands, options, output
-from odp_taskbuilder.inspection.text import verification_text
-from odp_taskbuilder.inspection.verify import verify
-from odp_taskbuilder.ops.allowlist import Allowlist
 
 
 @commands.command()
@@ -41,8 +38,12 @@ def command(
     \b
       odp-task verify odp_artifacts/digits --run
     """
-    allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
     with output.stage("checking the artifacts, and running a round of each task" if run else "checking the artifacts"):
+        from odp_taskbuilder.inspection.text import verification_text
+        from odp_taskbuilder.inspection.verify import verify
+        from odp_taskbuilder.ops.allowlist import Allowlist
+
+        allowlist = Allowlist.from_csv(allowlist_file) if allowlist_file else None
         result = verify(
             directory,
             allowlist=allowlist,

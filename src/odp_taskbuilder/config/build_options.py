@@ -10,6 +10,9 @@ from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.config.compression import Compression
 from odp_taskbuilder.config.spec import ResolveOptions
 
+# Where artifacts go, each population's into a directory of its own.
+DEFAULT_OUTPUT = "odp_artifacts"
+
 
 @keyword_only
 @dataclasses.dataclass(frozen=True)

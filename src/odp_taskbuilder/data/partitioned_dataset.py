@@ -21,7 +21,6 @@ from odp_taskbuilder.data.tfrecord_directory import TfRecordDirectory
 
 # What `data partition` wrote, so that writing it again may replace it.
 _LISTING, _PRODUCER = "partition.json", "odp-task data partition"
-STRATEGIES = ("iid", "dirichlet", "column")
 # Drawing from a Dirichlet distribution takes a time that grows with 1/alpha, and below this value nothing else comes of it.
 MIN_ALPHA = 1e-4
 

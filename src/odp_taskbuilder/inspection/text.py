@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from odp_taskbuilder.artifacts import artifact_set
 from odp_taskbuilder.artifacts.tensors import TensorSpec, shape_text
@@ -12,7 +12,6 @@ from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.base.phone_limits import DOUBTFUL_RUNTIME, MAX_RUNTIME
 from odp_taskbuilder.inspection.checkpoint_facts import CheckpointFacts, TensorFacts
 from odp_taskbuilder.inspection.client_ops import ClientOps
-from odp_taskbuilder.inspection.diff import Difference
 from odp_taskbuilder.inspection.inspect import InspectedFile, Inspection
 from odp_taskbuilder.inspection.plan_facts import (
     CheckpointStep,
@@ -24,11 +23,14 @@ from odp_taskbuilder.inspection.plan_facts import (
 )
 from odp_taskbuilder.inspection.server_graph import ServerGraph
 from odp_taskbuilder.inspection.traffic import Traffic
-from odp_taskbuilder.inspection.verify import Verification
 from odp_taskbuilder.ops.advice import advice_for
 from odp_taskbuilder.ops.report import OpsReport
 from odp_taskbuilder.ops.runtimes import parse_runtime, runtime_text
 from odp_taskbuilder.ops.tflite import OpKind
+
+if TYPE_CHECKING:
+    from odp_taskbuilder.inspection.diff import Difference
+    from odp_taskbuilder.inspection.verify import Verification
 
 _LABEL_WIDTH = 14
 _WIDTH = 118

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
 import json
 from typing import Optional
 
@@ -37,6 +36,8 @@ def advice_for(op: str) -> Optional[Advice]:
 
 @functools.cache
 def _table() -> dict[str, Advice]:
+    import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
+
     text = importlib.resources.files(__package__).joinpath("advice.json").read_text(encoding="ascii")
     lines = [
         Advice(tuple(line["ops"]), line["source"], line["instead"], tuple(line.get("metrics", ()))) for line in json.loads(text)

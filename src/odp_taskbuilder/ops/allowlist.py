@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
 import os
 import re
 from collections.abc import Mapping
@@ -36,6 +35,8 @@ class Allowlist:
     @functools.cache
     def builtin(cls) -> Allowlist:
         """The list that comes with this package."""
+        import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
+
         text = importlib.resources.files(__package__).joinpath("allowlist.csv").read_text(encoding="ascii")
         return cls._parse(text, "the built-in allow list")
 

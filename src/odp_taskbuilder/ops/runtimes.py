@@ -7,7 +7,6 @@ TensorFlow 2.14.1's converter states (`min_runtime_version`) for a graph that ne
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from collections.abc import Mapping
 from typing import Optional
 
@@ -48,6 +47,8 @@ def parse_runtime(text: str) -> Runtime:
 
 @functools.cache
 def _table() -> Mapping[tuple[str, int], Runtime]:
+    import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
+
     text = importlib.resources.files(__package__).joinpath("runtimes.csv").read_text(encoding="ascii")
     rows = (line.split(",") for line in text.splitlines()[1:])
     return {(op, int(version)): parse_runtime(runtime) for op, version, runtime in rows}

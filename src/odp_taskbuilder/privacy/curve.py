@@ -7,8 +7,6 @@ import enum
 import math
 from typing import Any
 
-import numpy as np
-
 from odp_taskbuilder import errors
 from odp_taskbuilder.config.spec import PrivacySpec
 from odp_taskbuilder.privacy.assumptions import curve_assumptions
@@ -97,6 +95,8 @@ def empty_curve(spec: PrivacySpec, variable: CurveVariable, start: float, stop: 
 
 def curve_values(variable: CurveVariable, start: float, stop: float, steps: int) -> list[float]:
     """`steps` values in even ratios; counts are rounded, and fewer where they coincide."""
+    import numpy as np  # Here: whoever needs a budget imports this package, and few draw curves.
+
     values = np.geomspace(start, stop, steps)
     return np.unique(np.rint(values).astype(int)).tolist() if variable.is_count else values.tolist()
 

@@ -39,7 +39,6 @@ from odp_taskbuilder.proxy.workshop import Entry, Workshop, read_json
 STATE, BEST_SCRIPT = "SEARCH_CONTROLLER_STATE.json", "best_proxy_task.sh"
 _DIRECTORY = "search"
 _PROGRESS = f"{_DIRECTORY}/search.json"
-COSTS = ("time", "client_updates")
 
 MET_CORRELATION = "Met desired correlation"
 MET_ACCURACY = "Met desired accuracy"
@@ -65,7 +64,7 @@ class SearchOptions:
       time_limit_hours: median training time at which it ends; None for none.
       early_stop_proxy_task_if_not_best: end a proxy that costs more than the best one so far.
       rounds: that a proxy has at most; None takes those of the full training.
-      cost: what is least of the best proxy, one of COSTS.
+      cost: what is least of the best proxy, "time" or "client_updates".
     """
 
     desired_accuracy_correlation: float = 0.65

@@ -21,6 +21,8 @@ from typing import Any, Callable, Optional, Union
 
 from odp_taskbuilder import errors
 
+# What chance decides in a training, each by a seed of its own.
+SEEDS = ("weights", "sampling", "noise")
 # Of candidates and proxies, which name directories.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+=@-]{0,99}")
 

@@ -11,11 +11,11 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.proxy import plots
 from odp_taskbuilder.proxy.failures import table_of_causes
 from odp_taskbuilder.proxy.jobs import TrialResult
+from odp_taskbuilder.proxy.space import SEEDS
 from odp_taskbuilder.proxy.statistics import GOOD_SMOOTHNESS, GOOD_VARIANCE, coefficient_of_variation, smoothness
 from odp_taskbuilder.proxy.workshop import FULL, Entry, Workshop
 
 MAX_ATTEMPTS = 10
-SEEDS = ("weights", "sampling", "noise")
 _STATE, _RESULT, _COPIES = "variance/measurement_state.json", "variance/variance_and_smoothness.json", "variance/copies.json"
 
 

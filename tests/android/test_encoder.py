@@ -129,14 +129,6 @@ def test_the_java_encoder_makes_the_bytes_of_tensorflow_for_a_thousand_tasks(tmp
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("api", ("released", "guide"))
-def test_the_whole_app_compiles_against_the_published_names(tmp_path, language, api):
-    features = (ExampleFeature("x", "float32", (28, 28)), ExampleFeature("y", "int64", (1,)))
-    formats = [ExampleFormat("", population, None, features) for population in ("digits", "class", "Digits", "7 $days")]
-    jvm.compile_app(tmp_path, app.app_files(formats, options(language, api=api)), language, api)
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_wrong_length_and_an_example_above_50_kb_throw(tmp_path, language):
     features = (ExampleFeature("x", "float32", (3,)), ExampleFeature("s", "string", (1,)))
     classes = jvm.compile_app(tmp_path, app.app_files([ExampleFormat("", "p", None, features)], options(language)), language)

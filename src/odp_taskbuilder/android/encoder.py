@@ -114,16 +114,17 @@ def _java_entry(feature: ExampleFeature, parameter: str) -> str:
 
 def _kotlin_method(method: str, example_format: ExampleFormat) -> str:
     parameters = signature(example_format)
+    # No comma behind the last: Kotlin takes one only since 1.4.
     lines = [
         *_comment(example_format, parameters),
         f"    fun {method}(",
-        *(
-            f"        {name}: {_KOTLIN_TYPES[feature.kind][0 if _is_scalar(feature) else 1]},"
+        ",\n".join(
+            f"        {name}: {_KOTLIN_TYPES[feature.kind][0 if _is_scalar(feature) else 1]}"
             for feature, name in parameters.items()
         ),
         "    ): ByteArray =",
         "        example(",
-        *(f"            {_kotlin_entry(feature, parameters[feature])}," for feature in _in_wire_order(parameters)),
+        ",\n".join(f"            {_kotlin_entry(feature, parameters[feature])}" for feature in _in_wire_order(parameters)),
         "        )",
     ]
     return "\n".join(lines)

@@ -25,8 +25,12 @@ _TAKEN_CLASSES = frozenset(
     FederatedComputeScheduler FederatedComputeInput TrainingInterval KeyValueStore OutcomeReceiver PersistableBundle Consumer Duration
     Log Object String Override IllegalArgumentException RuntimeException List ArrayList Arrays Iterable Math System Long Integer Float Byte Thread
     ByteBuffer ByteOrder ByteArrayOutputStream StandardCharsets Executor Executors ExecutorService Collections TreeSet Set Class Exception
-    Any Unit Array Char Short Double Boolean Int Number Enum Throwable""".split()
+    Any Unit Array Char Short Double Boolean Int Number Enum Throwable Charsets FloatArray LongArray ByteArray""".split()
 )
+# Java's contextual keywords, which name no type; "var" is among Kotlin's.
+_NO_TYPES = frozenset("permits record sealed yield".split())
+# The classes that are made for a service S are called S, SExamples, ...
+_MADE_CLASSES = ("", "Examples", "Data", "Worker")
 # Methods of the encoder and of every object.
 _TAKEN_METHODS = frozenset(
     """floats integers strings entry example utf8 field varint concatenated wait notify notifyAll getClass hashCode equals toString clone
@@ -67,10 +71,12 @@ def check_class(name: str) -> str:
     problem = None
     if not _IDENTIFIER.fullmatch(name):
         problem = "it is not made of letters of ASCII, digits and _, beginning with a letter"
-    elif name in KEYWORDS:
+    elif name in KEYWORDS or name in _NO_TYPES:
         problem = "it is a keyword"
-    elif name in _TAKEN_CLASSES:
-        problem = "a class that the service needs has that name"
+    else:
+        taken = [f"{name}{suffix}" for suffix in _MADE_CLASSES if f"{name}{suffix}" in _TAKEN_CLASSES]
+        if taken:
+            problem = f"a class that the service needs is called {taken[0]}"
     if problem:
         raise errors.UsageError(
             f"The service {name!r} is refused: {problem}.", next_step="For example: --service DigitsService"

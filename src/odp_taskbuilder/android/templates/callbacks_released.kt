@@ -1,6 +1,6 @@
     override fun onTrainingExamples(
         input: TrainingExamplesInput,
-        receiver: OutcomeReceiver<TrainingExamplesOutput, IsolatedServiceException>,
+        receiver: OutcomeReceiver<TrainingExamplesOutput, IsolatedServiceException>
     ) {
         EXECUTOR.execute {
             val output =
@@ -45,7 +45,7 @@
 
     override fun onDownloadCompleted(
         input: DownloadCompletedInput,
-        receiver: OutcomeReceiver<DownloadCompletedOutput, IsolatedServiceException>,
+        receiver: OutcomeReceiver<DownloadCompletedOutput, IsolatedServiceException>
     ) {
         EXECUTOR.execute {
             // Keys that are not retained are deleted from the phone's table.

@@ -40,7 +40,7 @@ class {{service}}Worker(private val scheduler: FederatedComputeScheduler, remote
                 .build()
         scheduler.schedule(
             FederatedComputeScheduler.Params(interval),
-            FederatedComputeInput.Builder().setPopulationName(population).build(),
+            FederatedComputeInput.Builder().setPopulationName(population).build()
         )
     }
 

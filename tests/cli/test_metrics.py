@@ -59,6 +59,7 @@ def test_json_and_csv_hold_everything(runs):
         (("plain", "--metric", "loss", "--metric", "zzz"), 2, "no metric 'zzz'.\nThere are: server/client_work/train/loss, "),
         (("plain", "--plot", "noext"), 2, "Cannot plot to noext: its suffix names no format"),
         (("plain", "--metric", "los"), 2, "no metric 'los'. Did you mean 'loss'?"),
+        (("plain", "--metric", "bytes"), 2, "no metric 'bytes'. Did you mean '*bytes*'?"),
         (("plain", "--csv", "m.png"), 2, "m.png is no name of a CSV file"),
         (("plain", "--csv", "/dev/full"), 7, "Cannot write /dev/full"),
         ((), 2, "Missing argument"),

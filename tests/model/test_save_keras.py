@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from odp_taskbuilder import errors, save_keras_model, scan_model
+from odp_taskbuilder.model.input_spec import check_examples, read_model_spec
 from odp_taskbuilder.model.load import load_model
 
 layers, losses = tf.keras.layers, tf.keras.losses
@@ -185,6 +186,22 @@ def test_what_cannot_be_saved_is_refused_with_the_way_on_and_nothing_is_left(mak
     with pytest.raises(errors.ModelError, match=message):
         saved(make(), tmp_path / "saved", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model"])
+def test_what_keras_saved_is_refused_with_the_lines_that_make_a_functional_model_of_it(name, tmp_path, monkeypatch):
+    keras_model = tf.keras.Sequential([tf.keras.Input((4,)), layers.Dense(3, "softmax")])
+    keras_model.compile(loss="sparse_categorical_crossentropy")
+    keras_model.save(tmp_path / name)
+    with pytest.raises(errors.ModelError) as refused:
+        check_examples(read_model_spec(tmp_path / name), None)
+    _, heading, *lines = str(refused.value).splitlines()
+    assert heading.startswith("These lines of Python make a FunctionalModel") and len(lines) == 3
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(line.strip() for line in lines), {})
+    assert scan_model("saved_model").is_safe
+    for ours, theirs in zip(load_model("saved_model").trainable, keras_model.get_weights()):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
 
 
 def string_lookup():

@@ -85,6 +85,8 @@ def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
         if not any(run.only([pattern]).metric_names() for run in runs):
             names = metric_names(runs)
             close = difflib.get_close_matches(pattern, [*names, *(name.rpartition("/")[2] for name in names)], n=1)
+            # `accuracy` resembles `sparse_categorical_accuracy` in nothing but that it is a part of it.
+            close = close or [f"*{pattern}*" for name in names if pattern in name]
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise errors.UsageError(f"There is no metric {pattern!r}.{meant}", next_step=f"There are: {', '.join(names) or 'none'}.")
     return [run.only(patterns) for run in runs]

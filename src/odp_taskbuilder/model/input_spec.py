@@ -92,7 +92,7 @@ def read_model_spec(path: Union[str, os.PathLike]) -> ModelSpec:
     except (KeyError, IndexError, ValueError) as error:
         raise errors.ModelError(
             f"The SavedModel in {path} is not a FunctionalModel: {_reason(error)}.",
-            next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
+            next_step=files.how_to_save(path),
         ) from error
 
 

@@ -116,7 +116,7 @@ def load_model(path: Union[str, os.PathLike]) -> LoadedModel:
     if missing:
         raise errors.ModelError(
             f"The SavedModel in {path} is not a FunctionalModel: it has no {', '.join(missing)}.",
-            next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
+            next_step=files.how_to_save(path),
         )
     try:
         trainable, non_trainable = _weights(members)

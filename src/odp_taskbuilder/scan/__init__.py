@@ -70,7 +70,7 @@ def scan_model(path: Union[str, os.PathLike], limits: ScanLimits = ScanLimits())
     if not findings and not objects.is_functional_model(meta_graph.object_graph_def):
         raise errors.ModelError(
             f"The SavedModel in {path} is not a FunctionalModel: its root lacks {' or '.join(objects.REQUIRED_MEMBERS)}.",
-            next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
+            next_step=files.how_to_save(path),
         )
     return ScanReport(
         path,

@@ -31,6 +31,9 @@ _DEBUG_INFO_FILE = "debug/saved_model_debug_info.pb"
 _FINGERPRINT_FILE = "fingerprint.pb"
 # Formats that TensorFlow loads as well, and that are read by nobody else's scan.
 _OTHER_FORMATS = {"saved_model.pbtxt": "text", "saved_model.cpb": "chunked"}
+# What Keras saves: a file of one of these names, or a directory with this file.
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+_KERAS_FILE = "keras_metadata.pb"
 
 _Message = TypeVar("_Message", bound=message.Message)
 
@@ -47,14 +50,33 @@ def require_saved_model(path: Union[str, os.PathLike]) -> pathlib.Path:
             f"There is no model at {path}.", next_step="Pass the directory that save_functional_model wrote."
         )
     if not path.is_dir():
-        raise errors.ModelError(f"{path} is a file; a model is a directory with saved_model.pb in it.")
+        raise errors.ModelError(
+            f"{path} is a file; a model is a directory with saved_model.pb in it.", next_step=how_to_save(path) if _is_of_keras(path) else None
+        )
     for part in (GRAPH_FILE, INDEX_FILE):
         if not (path / part).is_file():
             raise errors.ModelError(
                 f"{path} is not a SavedModel of a FunctionalModel: {part} is missing.",
-                next_step="Save the model with tff.learning.models.save_functional_model(model, path).",
+                next_step=how_to_save(path),
             )
     return path
+
+
+def how_to_save(path: Union[str, os.PathLike]) -> str:
+    """What to do with a model that was saved in another way than as a FunctionalModel."""
+    if not _is_of_keras(pathlib.Path(path)):
+        return "Save the model with tff.learning.models.save_functional_model(model, path)."
+    return (
+        "These lines of Python make a FunctionalModel of what Keras saved; where it has no loss, name one (loss=\"sparse_categorical_crossentropy\"):\n"
+        "    import odp_taskbuilder, tensorflow as tf\n"
+        f"    model = tf.keras.models.load_model({str(path)!r})\n"
+        "    odp_taskbuilder.save_keras_model(model, \"saved_model\", loss=model.loss)"
+    )
+
+
+def _is_of_keras(path: pathlib.Path) -> bool:
+    """Whether Keras saved a model there: into a file, whose name must tell its format, or as a SavedModel of its own."""
+    return path.suffix.lower() in _KERAS_SUFFIXES or (path / _KERAS_FILE).is_file()
 
 
 def scan_directory(path: pathlib.Path, limits: ScanLimits) -> list[Finding]:

@@ -167,6 +167,78 @@ def test_the_cache_stays_within_its_size_and_keeps_what_was_used_last(tmp_path, 
     assert not (builds / "touched").exists()
 
 
+# Takes entries of a cache that others make room in at the same time, and makes those that are not there. Arguments: directory, seed, whether
+# it damages entries meanwhile. Prints its notices, and how often it took and kept one.
+CACHE_USER = """
+import json, pathlib, random, shutil, sys
+from odp_taskbuilder import build_cache
+from odp_taskbuilder.config import ResolveOptions, load_config, resolve
+from odp_taskbuilder.privacy import budget_of
+from odp_taskbuilder.proto import task_builder_pb2
+home, rng, damages = pathlib.Path(sys.argv[1]), random.Random(int(sys.argv[2])), sys.argv[3] == "damages"
+budget = budget_of(resolve(load_config(sys.argv[4]), ResolveOptions(skip_dp_aggregator=True)))
+facts = build_cache.BuiltFacts((), budget, task_builder_pb2.TaskReport(), task_builder_pb2.TaskGroup())
+build_cache.MAX_BYTES = 700_000
+cache, builds, counts = build_cache.BuildCache(), build_cache._entries(), [0, 0]
+taken = home / f"taken_{sys.argv[2]}"
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(80):
+    key = rng.choice("abcd")
+    if cache.take(key, taken, overwrite=False) is None:
+        cache.keep(key, home / key, facts)
+        counts[1] += 1
+    else:
+        for path in taken.iterdir():
+            assert path.read_bytes() == (home / key / path.name).read_bytes(), path
+        shutil.rmtree(taken)
+        counts[0] += 1
+    if damages:
+        try:
+            with open(builds / rng.choice("abcd") / "plan.pb", "r+b") as file:
+                file.seek(1000)
+                file.write(b"damaged")
+        except OSError:
+            pass
+    assert not taken.exists()
+print(json.dumps([cache.notices, counts]))
+"""
+
+
+@pytest.mark.parametrize("damages", ["damages", "reads"])
+def test_several_processes_use_one_cache_at_once(damages, tmp_path):
+    for key in "abcd":
+        artifacts = tmp_path / key
+        artifacts.mkdir()
+        # Three of four fit.
+        (artifacts / "plan.pb").write_bytes(key.encode() * 200_000)
+        (artifacts / "manifest.json").write_text(manifest.make_manifest(artifacts, form="MapReduce", inputs={}).to_json())
+    commands = [
+        [sys.executable, "-c", CACHE_USER, tmp_path, str(seed), damages if seed == 0 else "reads", EXAMPLE / "try_out.pbtxt"]
+        for seed in range(4)
+    ]
+    users = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
+    for user in users:
+        assert user.stdout.readline() == "ready\n", user.stderr.read()
+    notices, counts = [], []
+    for user in users:
+        user.stdin.write("go\n")
+        user.stdin.flush()
+    for user in users:
+        out, err = user.communicate(timeout=300)
+        assert user.returncode == 0, err
+        said, counted = json.loads(out)
+        notices += said
+        counts.append(counted)
+    # All of them took what others had made, room was made for others, and what went meanwhile is not called damaged.
+    assert all(took and kept for took, kept in counts)
+    assert bool(notices) == (damages == "damages")
+    assert all("was changed" in notice and "is made anew" in notice for notice in notices)
+    builds = pathlib.Path(cache_home(), "odp-task", "builds")
+    assert {path.name for path in builds.iterdir()} <= set("abcd")
+    assert sum(file.stat().st_size for file in builds.rglob("*") if file.is_file()) <= 700_000
+
+
 def set_age(path, seconds):
     os.utime(path, (time.time() - seconds,) * 2)
 

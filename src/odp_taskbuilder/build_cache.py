@@ -106,19 +106,28 @@ class BuildCache:
         Raises:
           StorageError: the directory cannot be written.
         """
-        entry = _entries() and _entries() / key
-        if not entry or not entry.is_dir():
+        builds = _entries()
+        if builds is None:
             return None
-        try:
-            facts, files = _read_entry(entry)
-            with directory.staged_directory(destination, overwrite=overwrite) as staging:
-                for name, digest in files.items():
-                    _copy(entry / name, staging / name, digest)
-                written = manifest.read_manifest(staging)
-        except (_Damaged, errors.ArtifactError) as error:
-            self.notices.append(f"The cached build {entry} is damaged ({error}) and is made anew.")
-            _remove(entry)
-            return None
+        entry = builds / key
+        with contextlib.ExitStack() as held:
+            try:
+                opened = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                return None
+            held.callback(os.close, opened)
+            try:
+                facts, files = _read_entry(entry)
+                with directory.staged_directory(destination, overwrite=overwrite) as staging:
+                    for name, digest in files.items():
+                        _copy(entry / name, staging / name, digest)
+                    written = manifest.read_manifest(staging)
+            except (_Damaged, errors.ArtifactError) as error:
+                # Other builds make room, and put entries of the same name in the place of damaged ones.
+                if _is_at(opened, entry):
+                    self.notices.append(f"The cached build {entry} is damaged ({error}) and is made anew.")
+                    _remove(entry)
+                return None
         with contextlib.suppress(OSError):
             os.utime(entry)
         return facts, written
@@ -248,6 +257,14 @@ def _copy(source: pathlib.Path, target: pathlib.Path, digest: str) -> None:
             copy.write(chunk)
     if found.hexdigest() != digest:
         raise _Damaged(f"{source.name} was changed")
+
+
+def _is_at(opened: int, path: pathlib.Path) -> bool:
+    """Whether an open directory is the one of a path."""
+    try:
+        return os.path.samestat(os.fstat(opened), os.stat(path))
+    except OSError:
+        return False
 
 
 def _keep_within(builds: pathlib.Path, max_bytes: int) -> None:

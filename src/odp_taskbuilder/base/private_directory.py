@@ -56,9 +56,12 @@ def make_locked(parent: pathlib.Path, prefix: str) -> tuple[pathlib.Path, int]:
     """
     while True:
         path = tempfile.mkdtemp(prefix=prefix, dir=parent)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        # Another process may have taken it for abandoned, before it was opened or before it was locked.
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another process may have taken it for abandoned before it was locked.
         if os.path.isdir(path):
             return pathlib.Path(path), lock
         os.close(lock)

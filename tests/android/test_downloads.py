@@ -50,6 +50,14 @@ def test_examples_get_the_keys_that_an_app_looks_for(tmp_path):
         downloads.make_download(tmp_path / "x.tfrecord", TOKEN)
 
 
+def test_an_example_above_50_kb_is_refused_with_its_number(tmp_path):
+    tfrecord.write_records(tmp_path / "x.tfrecord", [b"", b"a" * 50_000])
+    assert len(json.loads(downloads.make_download(tmp_path / "x.tfrecord", TOKEN, population_name="digits"))["contents"]) == 2
+    tfrecord.write_records(tmp_path / "x.tfrecord", [b"", b"a" * 50_001])
+    with pytest.raises(errors.UsageError, match="x.tfrecord, example 1 has 50,001 bytes; phones take none above 50,000"):
+        downloads.make_download(tmp_path / "x.tfrecord", TOKEN, population_name="digits")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -13,6 +13,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.android import xml_source
 from odp_taskbuilder.android.app import url_problem
 from odp_taskbuilder.android.download_rules import check_download
+from odp_taskbuilder.android.names import KEYWORDS
 from odp_taskbuilder.android.problems import FileProblem, Places, meant, plain
 from odp_taskbuilder.android.xml_source import Element
 
@@ -111,10 +112,13 @@ def _check_settings(places: Places, root: Element) -> list[_Service]:
             continue
         _check_attributes(places, service, ("name",))
         name = service.attributes.get("name", "")
+        keyword = next((part for part in name.split(".") if part in KEYWORDS), None)
         if name and not _CLASS.fullmatch(name):
             places.add(
                 service.place_of("name"), f"{name!r} is no class with its package", "Write it as com.example.app.Service."
             )
+        elif keyword is not None:
+            places.add(service.place_of("name"), f"{name!r} is no class: {keyword!r} is a keyword", "Name the class as the sources do.")
         if any(name == other.name for other in services):
             places.add(service.place_of("name"), f"the service {name!r} stood before", "Remove one.")
         services.append(_Service(name, service, places))

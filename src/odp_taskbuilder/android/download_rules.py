@@ -102,6 +102,8 @@ def _check_entry(places: Places, entry: Node, keys: dict[str, int]) -> None:
             places.add(node.offset, f"{name} is no string", "Put it into quotes.")
         elif name == "key" and not node.value:
             places.add(node.offset, "the key is empty", "Name the entry.")
+        elif not _is_unicode(node.value):
+            places.add(node.offset, f"{name} holds half of a character, which the phone replaces", 'Send bytes as "base64".')
     key, data, encoding = (entry.get(name) for name in _ENTRY)
     if key is not None and isinstance(key.value, str):
         if key.value in keys:
@@ -121,6 +123,15 @@ def _check_entry(places: Places, entry: Node, keys: dict[str, int]) -> None:
             base64.b64decode(data.value, validate=True)
         except (binascii.Error, ValueError) as error:
             places.add(data.offset, f"data is no base64: {error}", "Encode it, or take the encoding away.")
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can write surrogates that belong to no pair; UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_names(places: Places, node: Node, known: tuple[str, ...], what: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from odp_taskbuilder import errors
 from odp_taskbuilder.android.download_rules import ENCODINGS, SECONDS_PER_TOKEN, check_download, token_problem
 from odp_taskbuilder.android.problems import Places
+from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data import tfrecord
 from odp_taskbuilder.data.open import is_table, read_head
 from odp_taskbuilder.data.rows import json_rows
@@ -93,6 +94,11 @@ def _table_entries(path: pathlib.Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _example_entries(path: pathlib.Path, population_name: str) -> Iterator[tuple[str, dict[str, str]]]:
     for number, record in enumerate(tfrecord.read_records(path)):
+        if len(record) > MAX_EXAMPLE_BYTES:
+            raise errors.UsageError(
+                f"{path}, example {number} has {len(record):,} bytes; phones take none above {MAX_EXAMPLE_BYTES:,}.",
+                next_step="Make its features smaller in the model's input_spec.",
+            )
         # An app takes examples in the order of their keys.
         entry = {"key": f"{population_name}/{number:08d}", "data": base64.b64encode(record).decode(), "encoding": ENCODINGS[1]}
         yield f"{path}, example {number}", entry

@@ -40,7 +40,9 @@ def parse(places: Places) -> Optional[Node]:
         node, _ = _value(places.text, _skipped(places.text, 0))
     except json.JSONDecodeError as error:
         places.add(error.pos, f"not JSON: {error.msg}", "Mend it.")
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        places.add(0, "values are nested too deeply", "A download has three levels.")
+    except ValueError as error:
         places.add(0, f"not JSON: {error}", "Mend it.")
     else:
         return node

@@ -6,6 +6,7 @@ print(result.directory, result.report)
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -30,7 +31,8 @@ from odp_taskbuilder.config.spec import ResolveOptions, TaskSpec
 from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpsReport, ReplacedOp, check_ops, check_runtime
-from odp_taskbuilder.privacy import PrivacyBudget, budget_of
+from odp_taskbuilder.privacy import PrivacyBudget
+from odp_taskbuilder.privacy.meanwhile import budget_meanwhile
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
@@ -208,20 +210,24 @@ def build_tasks(
     if not options.trust_model:
         with stage("scanning the model"):
             admission.require_fit(saved_model, task_config, spec.label_name)
-    with stage("privacy accounting"):
-        budget = budget_of(spec)
     if digests is None:
         # Before it is loaded, so that the manifest tells what tasks were built from; and only now: the scan bounds what is read.
         digests = input_digests(saved_model, task_config)
     spec = phone_fit.fitting_phones(spec, saved_model, options.max_client_checkpoint_bytes, options.compression)
-    spec, budget = coded_tensors.with_what_travels(spec, budget, saved_model, options.compression)
     require_temporary_space(_TEMPORARY_BYTES)
-    with stage("loading TensorFlow"):
-        # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
-        from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
-        from odp_taskbuilder.model import load
-        from odp_taskbuilder.plan import initial_state
-        from odp_taskbuilder.retracing import retrace_model
+    with contextlib.ExitStack() as accounting:
+        with stage("privacy accounting"):
+            # It goes on while TensorFlow loads, unless it could end the build.
+            budget_to_come = accounting.enter_context(budget_meanwhile(spec))
+        with stage("loading TensorFlow"):
+            # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
+            from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
+            from odp_taskbuilder.model import load
+            from odp_taskbuilder.plan import initial_state
+            from odp_taskbuilder.retracing import retrace_model
+        with stage("waiting for the privacy accounting"):
+            budget = budget_to_come()
+    spec, budget = coded_tensors.with_what_travels(spec, budget, saved_model, options.compression)
     files = tuple(item for item in sorted(digests.items()) if item[0] != "task_config") or (os.fspath(saved_model),)
     with stage("loading the model"):
         loaded_model = memory.once(("loaded", files), lambda: load.load_model(saved_model))

@@ -31,7 +31,7 @@ LONG = {
         "accounting: 1 of 20",
     ),
     "scan": ("odp_taskbuilder.model.admission:examine", ["scan", DIGITS / "saved_model"], "scanning the model"),
-    "build": ("odp_taskbuilder.build:budget_of", ["build", *MODEL, "--output", "{scratch}"], "privacy accounting"),
+    "build": ("odp_taskbuilder.build:budget_meanwhile", ["build", *MODEL, "--output", "{scratch}"], "privacy accounting"),
     "data partition": (
         "odp_taskbuilder.data.partitioned_dataset:load_pool",
         ["data", "partition", "digits", "--clients", 5, "--output", "{scratch}/clients"],

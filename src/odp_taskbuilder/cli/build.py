@@ -334,9 +334,8 @@ def _print_text(result: BuildResult) -> None:
         output.note(f"  {name:32} {digest.size:>12,} bytes")
     for url in result.uploaded:
         output.note(f"  uploaded to {url}")
-    for task in (result.task_group.training_task, result.task_group.eval_task):
+    for role, task in (("training", result.task_group.training_task), ("evaluation", result.task_group.eval_task)):
         if task.min_client_version.strip("0"):
-            role = "training" if task == result.task_group.training_task else "evaluation"
             output.note(f"Phones need version {task.min_client_version} of the module, or later, for the {role} task (min_client_version).")
     for warning in warnings_for(result.spec):
         output.note(f"Warning: {warning.path}: {warning.message}")

@@ -47,6 +47,7 @@ def fed_avg_client_work(
     """
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def train(trainable, non_trainable, dataset):
         def step(state, batch):
             weights, optimizer_state, metrics, sound = state
@@ -69,6 +70,7 @@ def fed_sgd_client_work(model: Model) -> tff.learning.templates.ClientWorkProces
     """The mean gradient over a client's examples at the weights that it was sent; the update's weight is their number."""
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def train(trainable, non_trainable, dataset):
         def step(state, batch):
             sums, num_examples, metrics, sound = state

@@ -73,6 +73,7 @@ def _as_tuples(weights: Iterable) -> tuple:
 def _evaluate(model: tff.learning.models.FunctionalModel, weights: tuple, dataset: tf.data.Dataset) -> Any:
     # A reduction instead of an iterator: one op on the device, and a flatbuffer less than half the size.
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def update(state, batch):
         features, label = batch
         output = model.predict_on_batch(weights, features, training=False)

@@ -58,12 +58,14 @@ def metric_functions(names: Sequence[str]) -> tuple[Any, Any, Any]:
     )
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def initialize():
         state = collections.OrderedDict(initialize_keras())
         state[LOSS] = (tf.zeros([], tf.float32), tf.zeros([], tf.float32))
         return state
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def update(state, labels, batch_output, sample_weight=None):
         keras_state, (loss_sum, num_examples_sum) = _split(state)
         predictions = batch_output.predictions
@@ -78,6 +80,7 @@ def metric_functions(names: Sequence[str]) -> tuple[Any, Any, Any]:
         return new_state
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def finalize(state):
         keras_state, (loss_sum, num_examples_sum) = _split(state)
         values = collections.OrderedDict(finalize_keras(keras_state))

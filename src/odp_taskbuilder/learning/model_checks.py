@@ -54,6 +54,7 @@ def check_loss(model: tff.learning.models.FunctionalModel) -> None:
     weights = tf.nest.map_structure(lambda weight: tf.TensorSpec(weight.shape, weight.dtype), model.initial_weights)
 
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def loss(weights, x, y):
         return model.loss(model.predict_on_batch(weights, x, training=True), y)
 

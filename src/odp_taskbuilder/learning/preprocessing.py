@@ -40,6 +40,7 @@ class ExampleParser:
         features = {FEATURE_KEY: self.features} if isinstance(self.features, tf.TensorSpec) else dict(self.features)
         return {**features, self.label_key: self.label}
 
+    @tf.autograph.experimental.do_not_convert
     def parse(self, serialized: tf.Tensor) -> tuple[Any, tf.Tensor]:
         """Parses `serialized`, a string vector [batch]. An example without one of the keys fails."""
         parsed = tf.io.parse_example(

@@ -171,6 +171,7 @@ def _specs(variables: tuple[tf.Variable, ...]) -> tuple[WeightSpec, ...]:
 
 def _functional_model(initial_weights: Any, forward: ForwardFunctions, input_spec: Any) -> tff.learning.models.FunctionalModel:
     @tf.function
+    @tf.autograph.experimental.do_not_convert
     def predict_on_batch(model_weights, x, training):
         function = forward.training if training else forward.inference
         return _unflatten(function(model_weights=model_weights, x=x, training=training), forward.output_specs)

@@ -17,7 +17,7 @@ from odp_taskbuilder.config.spec import (
     adaptive_noise_limit,
 )
 from odp_taskbuilder.privacy.assumptions import assumptions, assumptions_without_aggregator, meant_for
-from odp_taskbuilder.privacy.calibration import Calibration, UnreachableTargetError
+from odp_taskbuilder.privacy.calibration import LARGEST_NOISE, Calibration, UnreachableTargetError
 from odp_taskbuilder.privacy.gaussian import SampledGaussian, smallest_delta
 from odp_taskbuilder.privacy.rounding import rounded_up, stated_epsilon
 from odp_taskbuilder.privacy.tree import TreeAggregation
@@ -77,9 +77,32 @@ class PrivacyBudget:
 
 
 def budget_of(spec: TaskSpec) -> PrivacyBudget:
-    """The privacy budget of a config's tasks. Raises PrivacyBudgetError."""
+    """The privacy budget of a config's tasks. Raises PrivacyBudgetError, ConfigError."""
+    return privacy_budget(_accounted(spec))
+
+
+def cannot_fail(spec: TaskSpec) -> bool:
+    """Whether a bound that is quickly found, in 0.2 s, shows that `budget_of` takes long and raises nothing.
+
+    Raises:
+      ConfigError: a value is out of range.
+    """
+    privacy = _accounted(spec)
+    if privacy.skip_aggregator or privacy.aggregator.is_tree:
+        return False
+    mechanism = mechanism_of(privacy)
+    noise = privacy.noise_multiplier
+    if noise is None:
+        # Whether an adaptive clip can adapt, calibration has to tell first.
+        return not privacy.aggregator.is_adaptive and mechanism.quick_epsilon(LARGEST_NOISE) < privacy.target_epsilon / 2
+    if privacy.aggregator.is_adaptive and not _clip_can_adapt(noise, privacy.report_goal):
+        return False
+    return privacy.skip_check or mechanism.quick_epsilon(noise) <= privacy.target_epsilon
+
+
+def _accounted(spec: TaskSpec) -> PrivacySpec:
     # Evaluation adds no noise and spends nothing that could be accounted: its state takes any noise.
-    return privacy_budget(spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True))
+    return spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True)
 
 
 def privacy_budget(spec: PrivacySpec) -> PrivacyBudget:

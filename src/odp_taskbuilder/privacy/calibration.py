@@ -13,7 +13,7 @@ _WINDOW = 0.8
 # A noise multiplier has no more significant digits than this: what lies beyond costs nothing, and differs between processors.
 MAX_NOISE_DIGITS = 6
 # Beyond this no model learns anything: the search gives up.
-_LARGEST_NOISE = 1e7
+LARGEST_NOISE = 1e7
 # At less than this the target is met by sampling alone (report_goal * rounds / population <= delta), whatever the noise.
 _SMALLEST_NOISE = 1 / 64
 
@@ -81,8 +81,8 @@ def smallest_noise(
     while not trial.is_answer:
         if trial.excess > 0:
             too_little = trial
-            if trial.found.noise_multiplier > _LARGEST_NOISE:
-                raise UnreachableTargetError(f"no noise multiplier up to {_LARGEST_NOISE:g} reaches epsilon {target_epsilon!r}")
+            if trial.found.noise_multiplier > LARGEST_NOISE:
+                raise UnreachableTargetError(f"no noise multiplier up to {LARGEST_NOISE:g} reaches epsilon {target_epsilon!r}")
         else:
             enough = trial
             if trial.found.noise_multiplier < _SMALLEST_NOISE:

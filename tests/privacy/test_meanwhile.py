@@ -1,0 +1,60 @@
+"""What another process accounts for while TensorFlow loads is what this one would have found, and it is gone afterwards."""
+
+import json
+import subprocess
+import sys
+
+# Prints for each case: what the budget was, what it is when it is computed here, and how many processes were at work before and after.
+_PROGRAM = """
+import json, os, pathlib, signal, sys
+from odp_taskbuilder import errors
+from odp_taskbuilder.config import parse_config, resolve
+from odp_taskbuilder.privacy import budget_of
+from odp_taskbuilder.privacy.meanwhile import budget_meanwhile
+
+def spec_of(noise, target=10, kind=""):
+    return resolve(parse_config(f'''
+        mode: TRAINING_ONLY
+        population_name: "p"
+        policies {{ model_release_policy {{ num_max_training_rounds: 100 dp_target_epsilon: {target} }} }}
+        federated_learning {{ learning_process {{ runtime_config {{ report_goal: 500 }} }} }}
+        differential_privacy {{ clip_norm: 0.1 {kind} {noise} }}
+    '''))
+
+def children():
+    return [int(child) for tasks in pathlib.Path("/proc/self/task").iterdir() for child in (tasks / "children").read_text().split()]
+
+def case(spec, kill=False):
+    with budget_meanwhile(spec) as budget:
+        at_work = children()
+        if kill:
+            os.kill(at_work[0], signal.SIGKILL)
+        found = budget()
+    print(json.dumps([found.epsilon, budget_of(spec).epsilon, found == budget_of(spec), len(at_work), len(children())]))
+
+os.sched_getaffinity = lambda _: {0, 1}
+case(spec_of("noise_multiplier: 0.5"))
+case(spec_of(""))
+case(spec_of("noise_multiplier: 0.5"), kill=True)
+case(spec_of("noise_multiplier: 200", kind="type: TREE_AGGREGATION"))
+os.sched_getaffinity = lambda _: {0}
+case(spec_of("noise_multiplier: 0.5"))
+try:
+    with budget_meanwhile(spec_of("noise_multiplier: 0.3", target=1)):
+        print("entered")
+except errors.PrivacyBudgetError as error:
+    print(json.dumps([error.exit_code, len(children())]))
+"""
+
+
+def test_a_budget_that_another_process_computes_is_the_same_and_what_is_refused_is_refused_at_once():
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    given, calibrated, killed, tree, alone, refused = map(json.loads, done.stdout.splitlines())
+    for case in (given, calibrated, killed):
+        epsilon, here, is_same, at_work, left = case
+        assert epsilon == here > 0 and is_same
+        assert (at_work, left) == (1, 0)
+    assert tree[2:] == [True, 0, 0]  # It takes milliseconds.
+    assert alone[2:] == [True, 0, 0]  # One processor gains nothing from a second process.
+    assert refused == [5, 0]

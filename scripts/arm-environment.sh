@@ -63,8 +63,15 @@ arm_write_launcher() {
 #!/bin/sh
 exec "$ARM_QEMU" -cpu max -L "$ARM_ROOT" -0 "$ARM_CACHE/bin/python3.11" "$ARM_ROOT/usr/bin/python3.11" "\$@"
 LAUNCHER
-  chmod +x "$ARM_CACHE/bin/python3.11.$$"
-  mv "$ARM_CACHE/bin/python3.11.$$" "$ARM_CACHE/bin/python3.11"
+  # Beside it, as in every environment, the command that is installed with the project.
+  cat >"$ARM_CACHE/bin/odp-task.$$" <<LAUNCHER
+#!/bin/sh
+exec "$ARM_CACHE/bin/python3.11" -c 'from odp_taskbuilder.cli.main import main; main()' "\$@"
+LAUNCHER
+  for program in python3.11 odp-task; do
+    chmod +x "$ARM_CACHE/bin/$program.$$"
+    mv "$ARM_CACHE/bin/$program.$$" "$ARM_CACHE/bin/$program"
+  done
 }
 
 # arm_install DIRECTORY ARGUMENTS: installs aarch64 wheels with uv, which evaluates markers for the target.

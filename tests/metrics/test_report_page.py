@@ -143,7 +143,8 @@ def test_a_page_says_what_runs_were_and_came_to(page):
     assert glance["Training rounds"] == glance["Evaluation rounds"] == ["2", "2"]
     assert glance["train/loss, last round"] == ["0.5", "1.5"]
     assert glance["eval/loss, last round"] == ["0.25", "0.75"]
-    assert glance["Epsilon"] == ["none: no DP aggregator", "4.53 for an assumed population of 3,000,000 devices"]
+    spent = "4.53 for an assumed population of 3,000,000 devices; 134.16 for a population of 50, the clients of this simulation"
+    assert glance["Epsilon"] == ["none: no DP aggregator", spent]
     assert glance["Download per training client, bytes"] == ["19,790", "19,790"]
     assert glance["Clients that were skipped"] == ["4", "4"]
     assert "Clients that sent zeros" not in glance

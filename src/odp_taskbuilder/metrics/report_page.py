@@ -19,7 +19,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.base import plain_text
 from odp_taskbuilder.metrics.plot import colour_of, svg_panels
 from odp_taskbuilder.metrics.run import COMMUNICATION_PREFIX, PROGRESS_PREFIX, Run, short_name
-from odp_taskbuilder.metrics.run_facts import RunFacts
+from odp_taskbuilder.metrics.run_facts import RunFacts, SpentPrivacy
 from odp_taskbuilder.privacy.rounding import rounded_up
 
 _SUFFIXES = (".html", ".htm")
@@ -188,10 +188,19 @@ def _epsilon(facts: Optional[RunFacts]) -> str:
     if facts is None:
         return _ABSENT
     if facts.privacy is not None:
-        return f"{rounded_up(facts.privacy.epsilon):.7g} {facts.privacy.meant_for}"
+        return _spent(facts.privacy)
     if facts.mechanism is None:
         return "none: no DP aggregator"
     return "none claimed" if facts.rounds is not None else "not known: the run has not ended"
+
+
+def _spent(privacy: SpentPrivacy) -> str:
+    """Each epsilon with its population."""
+    told = f"{rounded_up(privacy.epsilon):.7g} {privacy.meant_for}"
+    if privacy.simulated_epsilon is None:
+        return told
+    clients = f"a population of {privacy.simulated_clients or 0:,}, the clients of this simulation"
+    return f"{told}; {rounded_up(privacy.simulated_epsilon):.7g} for {clients}"
 
 
 def _privacy(facts: Optional[RunFacts]) -> dict[str, Any]:
@@ -207,13 +216,8 @@ def _privacy(facts: Optional[RunFacts]) -> dict[str, Any]:
         }
     spent = facts.privacy
     if spent is not None:
-        verdict = f"Epsilon {rounded_up(spent.epsilon):.7g} {spent.meant_for}"
-        if spent.simulated_epsilon is not None:
-            verdict += (
-                f"; {rounded_up(spent.simulated_epsilon):.7g} for a population of {spent.simulated_clients or 0:,}, the clients of this simulation"
-            )
         values = {"delta": f"{spent.delta:.7g}", "training rounds": f"{spent.rounds:,}", **values}
-        return {"verdict": f"{verdict}.", "values": values, "assumptions": spent.assumptions}
+        return {"verdict": f"Epsilon {_spent(spent)}.", "values": values, "assumptions": spent.assumptions}
     if facts.mechanism is None:
         verdict = "No DP aggregator: no guarantee. Models and metrics may reveal any single client's data."
     elif facts.rounds is None:

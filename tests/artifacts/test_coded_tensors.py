@@ -71,6 +71,15 @@ def test_few_bits_and_small_rounds_are_warned_of(digits):
     assert warnings(3, 10) and not warnings(4, 10) and not warnings(2, 10_000)
 
 
+def test_a_model_of_few_bits_is_warned_of_with_the_number(digits):
+    for bits, error in ((2, 0.5), (4, 0.071)):
+        notices, _ = sentences(digits, Compression(model_bits=bits, above=100))
+        (warning,) = [notice for notice in notices if notice.startswith("Warning")]
+        assert f"with {bits} bits, rounding moves the model that phones get by {error} of its length" in warning and "Take 7 bits" in warning
+    for bits in (5, 7, 8):
+        assert not any(notice.startswith("Warning") for notice in sentences(digits, Compression(model_bits=bits, above=100))[0])
+
+
 def test_grid_mode_is_told(digits):
     notices, assumptions = sentences(digits, SMALL, form=PlanForm.DISTRIBUTE_AGGREGATE)
     assert sum("grid mode" in notice for notice in notices) == 1 and len(assumptions) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 import tiny_models
 from matrix_cells import for_each_aggregator, for_each_algorithm, for_each_dp_aggregator, for_each_form
-from plan_execution import BuiltTask, Task, clip_of, read_checkpoint
+from plan_execution import BATCH_SIZE, BuiltTask, Task, clip_of, flatten, pack, read_checkpoint
+from tff_runtime import require_tff_runtime
 
 from odp_taskbuilder.config.compression import Compression, levels
 from odp_taskbuilder.config.spec import DpAggregator, LearningAlgorithm, PlanForm
@@ -137,16 +139,29 @@ def test_no_decoded_tensor_of_millions_of_elements_is_longer_whatever_it_holds(s
     assert_no_longer(size, bits, [rng.standard_normal(size, np.float32), rng.random(size, np.float32), *adversarial(size, bits)])
 
 
-def test_tensorflow_and_tensorflow_lite_make_the_same_codes():
-    """Of the same tensor: then engines differ by no more than training does."""
+@for_each_bits
+def test_tensorflow_and_tensorflow_lite_make_the_same_codes(bits):
+    """Of the same tensor: codes bit for bit, and scales but for the order in which a sum of squares is added up."""
     size = 100_003
-    for bits in (2, 8):
-        interpreter = tflite(natural_codes(bits), size)
-        for tensor in (np.random.default_rng(1).standard_normal(size, np.float32), *adversarial(size, bits)[:5]):
-            natural, scale = run(interpreter, tensor)
-            expected, expected_scale = natural_codes(bits)(tf.constant(tensor))
-            np.testing.assert_array_equal(natural, expected.numpy())
-            np.testing.assert_allclose(scale, expected_scale.numpy(), rtol=1e-6)
+    interpreter, in_a_graph = tflite(natural_codes(bits), size), tf.function(natural_codes(bits))
+    rng = np.random.default_rng(bits)
+    random = [rng.standard_normal(size, np.float32) * np.float32(10 ** rng.uniform(-6, 6)) for _ in range(5)]
+    for tensor in (*random, *adversarial(size, bits)):
+        natural, scale = run(interpreter, tensor)
+        expected, expected_scale = in_a_graph(tf.constant(tensor))
+        np.testing.assert_array_equal(natural, expected.numpy())
+        np.testing.assert_allclose(scale, expected_scale.numpy(), rtol=6e-7)
+
+
+def test_a_last_bit_of_a_tensor_moves_few_codes_and_by_one_step():
+    """What engines differ in whose training rounds otherwise."""
+    rng = np.random.default_rng(0)
+    for bits, share in ((4, 0.01), (8, 0.1)):
+        tensor = rng.standard_normal(100_003, np.float32)
+        nudged = np.nextafter(tensor, tensor + rng.choice([-1, 1], tensor.size).astype(np.float32))
+        codes, other = (coder.shortened_codes(tf.constant(value), bits)[0].numpy() for value in (tensor, nudged))
+        moved = np.abs(codes - other)
+        assert moved.max() == 1 and 0 < np.mean(moved) < share
 
 
 def test_rounding_is_unbiased_over_many_clients():
@@ -290,6 +305,32 @@ def test_the_server_applies_what_phones_sent(built, algorithm, aggregator, form)
 def test_the_server_applies_what_phones_sent_in_every_kind_of_task(built, algorithm, aggregator, form):
     assert_travels_in_codes(built(dense_task(algorithm, aggregator, form)), form)
     assert not built(dense_task(algorithm, aggregator, form)).deployment(form).ops.unsupported()
+
+
+def weights_after(state: dict[str, np.ndarray]) -> np.ndarray:
+    names = sorted(name for name in state if "/global_model_weights/" in name)
+    return np.concatenate([np.ravel(state[name]) for name in names])
+
+
+def in_tff(task: BuiltTask, checkpoint: pathlib.Path) -> np.ndarray:
+    """The weights after a round in TFF's own runtime, from the server state in a checkpoint."""
+    require_tff_runtime()
+    datasets = [task.task.model.dataset(client, BATCH_SIZE) for client in task.task.model.clients]
+    state = pack(task.state_type, read_checkpoint(checkpoint))
+    return weights_after(flatten(task.state_type, task.process.next(state, datasets).state))
+
+
+@pytest.mark.parametrize("form", [PlanForm.MAP_REDUCE, pytest.param(PlanForm.DISTRIBUTE_AGGREGATE, marks=pytest.mark.full)])
+def test_rounds_whose_training_is_equal_in_every_bit_agree_with_tff(built, form):
+    """Of gradients that are the clients' examples there is nothing to round: what is left is the coder, the sum and the model's coder."""
+    clients = tuple(np.random.default_rng(client).standard_normal(SIZE, np.float32) for client in range(5))
+    task = built(echo_task(echo(LARGE, SMALL, clients=clients), None, form))
+    checkpoint = task.initial_checkpoint
+    for number, done in enumerate(task.artifact_rounds(form)):
+        expected = in_tff(task, checkpoint)
+        apart = np.linalg.norm(weights_after(done.state) - expected) / np.linalg.norm(expected)
+        assert apart <= 1e-6, number
+        checkpoint = done.checkpoint
 
 
 def test_updates_add_up_the_same_in_one_two_and_three_layers(built, tmp_path):

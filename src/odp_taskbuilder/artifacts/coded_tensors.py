@@ -12,7 +12,7 @@ import numpy as np
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.tensors import TensorSpec
-from odp_taskbuilder.config.compression import CODES, MAX_BITS, SCALE, Compression, rounding_error
+from odp_taskbuilder.config.compression import CODES, DEFAULT_MODEL_BITS, MAX_BITS, SCALE, Compression, levels, rounding_error
 from odp_taskbuilder.config.spec import PlanForm, TaskSpec
 from odp_taskbuilder.model.input_spec import TensorInfo, read_model_spec
 from odp_taskbuilder.privacy import PrivacyBudget
@@ -21,6 +21,8 @@ from odp_taskbuilder.privacy.assumptions import rounding_assumption
 # Codes of so few bits are warned of where rounding moves the mean over a round by this much of its length.
 _FEW_BITS = 3
 _LARGE_ERROR = 0.1
+# A model of 4 bits costs the example in docs/compression.md three points of accuracy.
+_FEW_MODEL_BITS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +136,12 @@ def _about_model(spec: TaskSpec, coded: CodedTensors, compression: Compression) 
         return
     whom = "Phones" if compression.evaluation or not spec.mode.evaluates else "Phones that train"
     yield f"{whom} download {coded} in {compression.model_bits} bits, rounded to the nearest. The server keeps the model as it is."
+    if compression.model_bits <= _FEW_MODEL_BITS:
+        yield (
+            f"Warning: with {compression.model_bits} bits, rounding moves the model that phones get by {1 / (2 * levels(compression.model_bits)):.2g} of its length, of "
+            f"weights that are uniformly distributed. Averaging over phones does not mend it: all get the same. Take {DEFAULT_MODEL_BITS} bits, which "
+            f"move it by {1 / (2 * levels(DEFAULT_MODEL_BITS)):.2g}."
+        )
     if compression.evaluation and spec.mode.evaluates:
         yield "Evaluation metrics are those of the rounded model (--compress_evaluation)."
 

@@ -19,11 +19,15 @@ from matrix_cells import for_each_aggregator, for_each_algorithm, for_each_dp_ag
 from plan_execution import BATCH_SIZE, BuiltTask, Task, clip_of, flatten, pack, read_checkpoint
 from tff_runtime import require_tff_runtime
 
+from odp_taskbuilder.build import build
+from odp_taskbuilder.config import ResolveOptions
+from odp_taskbuilder.config.build_options import BuildOptions
 from odp_taskbuilder.config.compression import Compression, levels
 from odp_taskbuilder.config.spec import DpAggregator, LearningAlgorithm, PlanForm
 from odp_taskbuilder.learning import compression as coder
 from odp_taskbuilder.runtime.server_runtime import reduce_in_two_layers
 
+DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs" / "digits"
 BOTH = Compression(update_bits=8, model_bits=7)
 for_each_bits = pytest.mark.parametrize("bits", [2, 4, 8])
 
@@ -305,6 +309,20 @@ def test_the_server_applies_what_phones_sent(built, algorithm, aggregator, form)
 def test_the_server_applies_what_phones_sent_in_every_kind_of_task(built, algorithm, aggregator, form):
     assert_travels_in_codes(built(dense_task(algorithm, aggregator, form)), form)
     assert not built(dense_task(algorithm, aggregator, form)).deployment(form).ops.unsupported()
+
+
+@pytest.mark.parametrize("use_daf", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_two_builds_give_the_same_bytes(tmp_path, use_daf):
+    config = tmp_path / "config.pbtxt"
+    config.write_text((DIGITS / "try_out.pbtxt").read_text() + f"use_daf: {str(use_daf).lower()}\n")
+    options = BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True), compression=dataclasses.replace(BOTH, above=100, evaluation=True))
+    made = []
+    for name in ("one", "two"):
+        build(DIGITS / "saved_model", config, tmp_path / name, options)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        made.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    assert made[0] == made[1]
+    assert any(b"/codes" in content for content in made[0].values())
 
 
 def weights_after(state: dict[str, np.ndarray]) -> np.ndarray:

@@ -35,6 +35,7 @@ def main(directory: pathlib.Path) -> None:
     compressed = Compression(update_bits=8, model_bits=7, above=100)
     options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True), compression=compressed)
     build.build(MODEL, directory / "plain.pbtxt", directory / "compressed", options)
+    build.build(MODEL, directory / "plain_daf.pbtxt", directory / "compressed_daf", options)
     save_convolutional_model(directory / "convolutional_model")
     (directory / "convolutional.pbtxt").write_text(small)
     options = build.BuildOptions(resolve=ResolveOptions(skip_dp_aggregator=True))

@@ -9,7 +9,7 @@ from runs import weights
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.simulation import engines, held
-from odp_taskbuilder.simulation.comparison import DifferentError, compared
+from odp_taskbuilder.simulation.comparison import DifferentError, RoundedTensor, compare_rounding, compared
 from odp_taskbuilder.simulation.round_options import RoundOptions
 from odp_taskbuilder.simulation.simulate import SimulationOptions
 
@@ -44,6 +44,32 @@ def test_a_plan_that_amplifies_rounding_is_told_from_a_wrong_translation(tensor,
     with pytest.raises(DifferentError) as raised:
         compared("client", CHECKPOINT, wrong(CHECKPOINT), amplifying(rounded(3e-7)), wrong)
     assert raised.value.comparison.tensor == tensor and raised.value.comparison.difference == pytest.approx(error, rel=0.05)
+
+
+def test_what_a_plan_rounds_may_be_one_code_away_here_and_there_and_never_longer():
+    unrounded = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    step = float(np.abs(unrounded).max()) / 127
+    values = np.trunc(unrounded / step) * step
+    codes_away = np.zeros(1000)
+    # Towards zero, so that nothing grows longer.
+    codes_away[np.flatnonzero(np.abs(values) > 3 * step)[:60]] = 1
+    nearer = values - codes_away * step * np.sign(values)
+
+    def compare(own=values, again=values, own_unrounded=unrounded):
+        compare_rounding("client", {"update/2/0": RoundedTensor(own, values, own_unrounded, unrounded, again, step)})
+
+    compare(own=nearer)
+    # Of the same tensor a few in a thousand, where processors divide in another way.
+    few = np.where(np.cumsum(codes_away) <= 9, nearer, values)
+    compare(again=few)
+    # A value that differs by more than the period of the dither may end up two codes away.
+    moved = (unrounded * np.where(codes_away == 1, np.float32(1 - 1e-3), np.float32(1))).astype(np.float32)
+    two_away = values - 2 * codes_away * step * np.sign(values)
+    compare(own=two_away, own_unrounded=moved)
+    for wrong in ({"own": two_away}, {"again": nearer}, {"again": values * (1 + 1e-4)}, {"own": values * np.linalg.norm(unrounded) / np.linalg.norm(values) * (1 + 2e-6)}):
+        with pytest.raises(DifferentError) as raised:
+            compare(**wrong)
+        assert raised.value.comparison.tensor == "update/2/0" and raised.value.comparison.in_rounding
 
 
 @pytest.fixture

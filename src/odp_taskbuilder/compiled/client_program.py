@@ -18,6 +18,7 @@ import numpy as np
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.compiled.graph import DTYPES, Function, read_functions
+from odp_taskbuilder.compiled.rounding import find_roundings
 from odp_taskbuilder.compiled.tracing import Tracer, all_hold
 from odp_taskbuilder.compiled.translation import Untranslatable, Value
 
@@ -83,7 +84,7 @@ class Sums:
     """What a call yields.
 
     Attributes:
-      tensors: of the update, by name, added up in float64 or int64.
+      tensors: of the update, by name, added up in float64 or int64; codes are decoded, and the sum stands under the name that they are below.
       wild: positions of the clients that were left out: they, and only they, must run in the interpreter.
       integer_bytes: bytes that the integers of the clients' updates take in their files, which depends on their values.
     """
@@ -93,12 +94,26 @@ class Sums:
     integer_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class SingleUpdate:
+    """One client's update.
+
+    Attributes:
+      saved: as the plan saves it, by name.
+      unrounded: the same before the plan rounds: with float32 tensors in place of those that it does (`ClientProgram.roundings`).
+    """
+
+    saved: dict[str, np.ndarray]
+    unrounded: dict[str, np.ndarray]
+
+
 class ClientProgram:
     """Translates a client plan's flatbuffer, and runs it. Nothing is compiled before a client asks for it.
 
     Attributes:
       features: what `sums` takes of each client, in this order.
       reads: the names of the tensors of the checkpoint that the server sends.
+      roundings: of tensors of the update, where the plan compresses it.
     """
 
     def __init__(self, flatbuffer: bytes):
@@ -116,7 +131,16 @@ class ClientProgram:
         self.reads = tuple(
             name.decode() for node in self._main.nodes if node.name == "RestoreV2" for name in self._strings(node, 1)
         )
+        self._saved = {
+            name.decode(): index
+            for node in self._main.nodes
+            if node.name == "SaveSlices"
+            for name, index in zip(self._strings(node, 1), node.operator.inputs[3:])
+        }
+        self.roundings = find_roundings(self._main, self._saved)
+        self._rounded = {index for rounding in self.roundings for index in rounding.saved}
         self._programs: dict[tuple[int, int], Any] = {}
+        self._singles: dict[tuple[int, int], Any] = {}
         self._update: Optional[tuple[UpdateTensor, ...]] = None
 
     def check(self, checkpoint: Mapping[str, np.ndarray]) -> None:
@@ -134,17 +158,19 @@ class ClientProgram:
         """The tensors of an update, in the plan's order. Raises Untranslatable."""
         if self._update is None:
             with jax.experimental.enable_x64():
-                names: list[str] = []
 
                 def trace(weights: list, batch: list) -> list:
-                    saved, _ = self._client(weights, batch, jnp.asarray(0, np.int32), jnp.asarray(1, np.int32), 0, names)
-                    return saved
+                    values, _ = self._client(weights, batch, jnp.asarray(0, np.int32), jnp.asarray(1, np.int32), 0)
+                    for rounding in self.roundings:
+                        if rounding.step(values) is None:
+                            raise Untranslatable("FLOOR", self._main.name, f"{rounding.name!r} is rounded in a way that is not known")
+                    return [jnp.asarray(values[index]) for index in self._saved.values()]
 
                 size = self.batching.size
                 batch = [jax.ShapeDtypeStruct((size, *feature.shape), feature.dtype) for feature in self.features]
                 shapes = jax.eval_shape(trace, self._weights(checkpoint), batch)
             self._update = tuple(
-                UpdateTensor(name, np.dtype(shape.dtype), tuple(shape.shape)) for name, shape in zip(names, shapes)
+                UpdateTensor(name, np.dtype(shape.dtype), tuple(shape.shape)) for name, shape in zip(self._saved, shapes)
             )
         return self._update
 
@@ -158,10 +184,10 @@ class ClientProgram:
         Raises:
           Untranslatable: the plan cannot be translated.
         """
-        update = self.update(checkpoint)
+        summed = self._summed(checkpoint)
         with jax.experimental.enable_x64():
             weights = [jnp.asarray(weight) for weight in self._weights(checkpoint)]
-            sums = [jnp.zeros(tensor.shape, tensor.sum_dtype) for tensor in update]
+            sums = [jnp.zeros(tensor.shape, tensor.sum_dtype) for tensor in summed]
             wild: list[int] = []
             integer_bytes = 0
             calls = []
@@ -174,8 +200,60 @@ class ClientProgram:
             for chunk, chunk_wild, chunk_bytes in calls:
                 wild += [position for position, is_wild in zip(chunk, np.asarray(chunk_wild)) if is_wild]
                 integer_bytes += int(chunk_bytes)
-            tensors = {tensor.name: np.asarray(total) for tensor, total in zip(update, sums)}
+            tensors = {tensor.name: np.asarray(total) for tensor, total in zip(summed, sums)}
         return Sums(tensors, tuple(sorted(wild)), integer_bytes)
+
+    def single(self, checkpoint: Mapping[str, np.ndarray], client: Sequence[np.ndarray]) -> Optional[SingleUpdate]:
+        """One client's update, and what of it the plan rounds. None if the client must run in the interpreter.
+
+        Args: as of `sums`. Raises: as `sums`.
+        """
+        last = self.batching.of(len(client[0]))[1]
+        ((chunk, rows),) = self._chunks([client], [0])
+        key = (last, rows)
+        if key not in self._singles:
+            self._singles[key] = jax.jit(functools.partial(self._one, last))
+        with jax.experimental.enable_x64():
+            examples, first, full, _ = _call_arguments(self, [client], chunk, rows, last)
+            weights = [jnp.asarray(weight) for weight in self._weights(checkpoint)]
+            saved, unrounded, tame = self._singles[key](weights, examples, first, full)
+            if not tame:
+                return None
+            by_name = dict(zip(self._saved, map(np.asarray, saved)))
+            plain = {name: by_name[name] for name, index in self._saved.items() if index not in self._rounded}
+            return SingleUpdate(
+                by_name, {**plain, **{rounding.name: np.asarray(value) for rounding, value in zip(self.roundings, unrounded)}}
+            )
+
+    def rounded(self, unrounded: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, float]]:
+        """What the plan makes of tensors that it rounds, operator by operator: what a compiler puts together rounds differences away that a
+        single operator does not have.
+
+        Args:
+          unrounded: by name; those that are not rounded count for nothing.
+
+        Returns:
+          By name the decoded values, and the distance between two neighbouring ones.
+
+        Raises:
+          Untranslatable: an operator cannot be translated.
+        """
+        results = {}
+        with jax.experimental.enable_x64():
+            for rounding in self.roundings:
+                values: dict[int, Any] = {**self._main.constants, rounding.unrounded: jnp.asarray(unrounded[rounding.name])}
+                for node in rounding.nodes:
+                    self._tracer.execute(self._main, node, values, [])
+                results[rounding.name] = np.asarray(rounding.decoded(values)), float(rounding.step(values))
+        return results
+
+    def _summed(self, checkpoint: Mapping[str, np.ndarray]) -> list[UpdateTensor]:
+        """What is added up: the update, with what the server decodes in place of codes."""
+        update = {tensor.name: tensor for tensor in self.update(checkpoint)}
+        by_index = {index: update[name] for name, index in self._saved.items()}
+        plain = [tensor for index, tensor in by_index.items() if index not in self._rounded]
+        float32 = np.dtype(np.float32)
+        return plain + [UpdateTensor(rounding.name, float32, by_index[rounding.saved[0]].shape) for rounding in self.roundings]
 
     def _groups(self, clients: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, list[int]]]:
         groups: dict[int, list[int]] = {}
@@ -217,9 +295,13 @@ class ClientProgram:
 
         def client(position: Value, carry: tuple) -> tuple:
             sums, wild, integer_bytes = carry
-            saved, tame = self._client(weights, examples, first[position], full[position], last, [])
+            values, tame = self._client(weights, examples, first[position], full[position], last)
+            saved = [jnp.asarray(values[index]) for index in self._saved.values()]
+            plain = [jnp.asarray(values[index]) for index in self._saved.values() if index not in self._rounded]
+            decoded = [rounding.decoded(values) for rounding in self.roundings]
             sums = [
-                total + jnp.where(tame, value, jnp.zeros_like(value)).astype(total.dtype) for total, value in zip(sums, saved)
+                total + jnp.where(tame, value, jnp.zeros_like(value)).astype(total.dtype)
+                for total, value in zip(sums, plain + decoded)
             ]
             size = sum((_varint_bytes(value) for value in saved if jnp.issubdtype(value.dtype, jnp.integer)), jnp.int64(0))
             return sums, wild.at[position].set(~tame), integer_bytes + jnp.where(tame, size, 0)
@@ -227,13 +309,18 @@ class ClientProgram:
         start = (sums, jnp.zeros(first.shape, bool), jnp.int64(0))
         return jax.lax.fori_loop(0, count, client, start)
 
+    def _one(self, last: int, weights: list, examples: list, first: Value, full: Value) -> tuple[list[Value], list[Value], Value]:
+        """What one client saves, what of it is rounded, and whether it is what TFLite would save."""
+        values, tame = self._client(weights, examples, first[0], full[0], last)
+        unrounded = [jnp.asarray(values[rounding.unrounded]) for rounding in self.roundings]
+        return [jnp.asarray(values[index]) for index in self._saved.values()], unrounded, tame
+
     def _client(
-        self, weights: list, examples: list, first: Value, full: Value, last: int, names: list[str]
-    ) -> tuple[list[Value], Value]:
-        """One client: the tensors that its plan saves, and whether they are what TFLite would save."""
+        self, weights: list, examples: list, first: Value, full: Value, last: int
+    ) -> tuple[dict[int, Any], Value]:
+        """One client: the tensors of the main subgraph, and whether those that its plan saves are what TFLite would save."""
         values: dict[int, Any] = dict(self._main.constants)
         restored = iter(weights)
-        saved: list[Value] = []
         conditions: list[Value] = []
         for node in self._main.nodes:
             operator = node.operator
@@ -247,13 +334,10 @@ class ClientProgram:
                 final, holds = self._loop(state[:step_count], state[step_count:], examples, first, full, last)
                 conditions += [holds, *(_is_tame(value) for value in final)]
                 values.update(zip(operator.outputs, final))
-            elif node.name == "SaveSlices":
-                names.extend(name.decode() for name in self._strings(node, 1))
-                saved.extend(jnp.asarray(values[index]) for index in operator.inputs[3:])
-            else:
+            elif node.name != "SaveSlices":
                 self._tracer.execute(self._main, node, values, conditions)
-        conditions += [_is_tame(value) for value in saved]
-        return saved, all_hold(conditions)
+        conditions += [_is_tame(jnp.asarray(values[index])) for index in self._saved.values()]
+        return values, all_hold(conditions)
 
     def _loop(
         self, state: list[Value], captured: list[Value], examples: list, first: Value, full: Value, last: int
@@ -387,6 +471,12 @@ def _is_tame(value: Value) -> Value:
         return jnp.array(True)
     # Not a number is smaller than nothing.
     return jnp.all(jnp.abs(value) < WILD_MAGNITUDE)
+
+
+def integer_bytes(update: Mapping[str, np.ndarray]) -> int:
+    """Bytes that the integers of an update take in its file."""
+    with jax.experimental.enable_x64():
+        return sum(int(_varint_bytes(jnp.asarray(value))) for value in update.values() if value.dtype.kind in "iu")
 
 
 def _varint_bytes(value: Value) -> Value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 import flatbuffers
@@ -42,12 +42,13 @@ class ClientRuntime:
     Args:
       seed_draws: make what the plan draws (dropout) a function of a seed that each `run` is given. Otherwise it is drawn from the
         system's random numbers, as on a device.
+      watched: tensors of the plan's main subgraph, by index, whose values `watched_values` tells after a run.
 
     Raises:
       errors.ArtifactError: the plan is none that a device would run.
     """
 
-    def __init__(self, plan: plan_pb2.ClientOnlyPlan, *, seed_draws: bool = False):
+    def __init__(self, plan: plan_pb2.ClientOnlyPlan, *, seed_draws: bool = False, watched: Sequence[int] = ()):
         spec = plan.phase.tensorflow_spec
         router = plan.phase.federated_compute
         self._token = spec.dataset_token_tensor_name
@@ -58,6 +59,10 @@ class ClientRuntime:
         self._seeds_draws = seed_draws and seeded_draws.draws(model)
         if self._seeds_draws:
             seeded_draws.seed_draws(model)
+        self._watched = tuple(watched)
+        main = model.subgraphs[0]
+        # The memory of other tensors is used again before a run ends.
+        main.outputs = [*([] if main.outputs is None else main.outputs), *self._watched]
         builder = flatbuffers.Builder(len(plan.tflite_graph))
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         try:
@@ -107,6 +112,10 @@ class ClientRuntime:
             if "No space left on device" in str(error):
                 raise errors.StorageError(f"Cannot write {update}: no space left on device.") from error
             raise errors.ArtifactError(f"The client plan failed on {examples}: {_reason(error)}") from error
+
+    def watched_values(self) -> list[np.ndarray]:
+        """What the watched tensors were in the last run, in their order."""
+        return [self._interpreter.get_tensor(index) for index in self._watched]
 
 
 def sent_zeros(update: Mapping[str, np.ndarray]) -> bool:

@@ -6,6 +6,9 @@ then. `explained_by_rounding` tells such a client from a wrong translation by ma
 from weights that differ by no more than rounding does, and asks whether the differences that this makes add up to the one that was found. Other
 plans amplify rounding without a kink (deep ones, small differences of large numbers, a gradient that is zero but for rounding): there such
 weights move every tensor of the update about as far as it differs. A wrong translation is not mended by other weights, nor as small.
+
+A plan that rounds what it sends (--compress_updates) makes steps of such differences: of its tensors those are compared that are rounded,
+and `compare_rounding` looks at what becomes of them.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
@@ -39,6 +42,16 @@ _MAX_SHARE = 1.5
 # rounding happens in every operator behind them. Each, so that a kink that some of them meet is not taken for the rule.
 _MAX_AMPLIFIED = 3.0
 _AMPLIFYING_NUDGES = 4
+# A plan's rounding translated operator by operator makes of one and the same tensor the same values, but for a few where a processor divides
+# otherwise.
+_MAX_SHARE_OTHERWISE = 0.01
+# Of the step between two rounded values: their scales may differ, since they depend on all codes, and two steps are too much.
+_MAX_STEPS = 1.5
+# A tensor that differs by more of a step may end up a step further, where the dither starts anew.
+_DITHER_PERIOD = 1e-4
+# Relative, of the length after rounding over the one before: epsilon rests on it.
+_MAX_LENGTHENING = 1e-6
+
 
 class Explanation(enum.Enum):
     """How rounding makes updates differ."""
@@ -92,6 +105,50 @@ def _compared(client_id: str, own: Tensors, interpreted: Tensors) -> tuple[Compa
         if not excess <= worst_excess:
             worst, tensor, worst_excess = (distance / norm if norm else distance), name, excess
     return Comparison(client_id, tensor, float(worst)), worst_excess <= 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundedTensor:
+    """A tensor that the plan rounds, in one client's update.
+
+    Attributes:
+      own, interpreted: compiled and in the interpreter, as the server decodes it.
+      own_unrounded, interpreted_unrounded: before it was rounded.
+      again: what the translation of the plan's rounding, operator by operator, makes of `interpreted_unrounded`.
+      step: between two neighbouring values of `again`.
+    """
+
+    own: np.ndarray
+    interpreted: np.ndarray
+    own_unrounded: np.ndarray
+    interpreted_unrounded: np.ndarray
+    again: np.ndarray
+    step: float
+
+
+def compare_rounding(client_id: str, tensors: Mapping[str, RoundedTensor]) -> None:
+    """Compares how the tensors of an update were rounded. That they were the same before is for `compared` to tell.
+
+    Raises:
+      DifferentError: what the plan's rounding makes of the interpreter's tensor is not what the interpreter makes of it; a compiled value is
+        more than one step from the interpreter's; or rounding lengthened a tensor.
+    """
+    for name, tensor in tensors.items():
+        interpreted = tensor.interpreted.astype(np.float64)
+        away = np.abs(tensor.again - interpreted)
+        otherwise = away > MAX_DIFFERENCE * np.abs(interpreted)
+        apart = np.abs(tensor.own - interpreted)
+        moved = np.abs(tensor.own_unrounded.astype(np.float64) - tensor.interpreted_unrounded)
+        allowed = np.where(moved > _DITHER_PERIOD * tensor.step, _MAX_STEPS + 1, _MAX_STEPS) * tensor.step + moved
+        longest = _norm(tensor.own_unrounded) * (1 + _MAX_LENGTHENING)
+        if (
+            np.count_nonzero(otherwise) > max(1, _MAX_SHARE_OTHERWISE * otherwise.size)
+            or np.any(away > _MAX_STEPS * tensor.step)
+            or np.any(apart > allowed)
+            or _norm(tensor.own) > longest
+        ):
+            worst = max(_distance(tensor.again, interpreted), _distance(tensor.own, interpreted))
+            raise DifferentError(Comparison(client_id, name, worst / (_norm(interpreted) or 1.0), in_rounding=True))
 
 
 def _norm(value: np.ndarray) -> float:

@@ -17,11 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.artifacts.coded_tensors import decoded
 from odp_taskbuilder.base.phone_limits import MAX_EXAMPLE_BYTES
 from odp_taskbuilder.data.part import DataPart
 from odp_taskbuilder.proto import plan_pb2
-from odp_taskbuilder.simulation.comparison import DifferentError, compared
+from odp_taskbuilder.simulation.comparison import DifferentError, RoundedTensor, compare_rounding, compared
 from odp_taskbuilder.simulation.jobs import (
+    AggregateSums,
     BadClient,
     ClientSession,
     Comparison,
@@ -30,7 +32,7 @@ from odp_taskbuilder.simulation.jobs import (
     UntranslatedOp,
     WorkerSetup,
 )
-from odp_taskbuilder.simulation.update_sums import Tensors, adds_up, read_tensors, write_tensors
+from odp_taskbuilder.simulation.update_sums import Tensors, adds_up, adds_up_decoded, coded_sums, read_tensors, write_tensors
 from odp_taskbuilder.simulation.worker import ClientWorker, TaskClients
 
 # XLA reads it when it compiles its first program: a worker has one core.
@@ -38,7 +40,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1"]
 ).strip()
 
-from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram, Sums  # noqa: E402
+from odp_taskbuilder.compiled.client_program import WILD_MAGNITUDE, ClientProgram, Sums, integer_bytes  # noqa: E402
 from odp_taskbuilder.compiled.translation import Untranslatable  # noqa: E402
 
 # Parsed examples that a worker keeps for the next time that a client takes part.
@@ -61,17 +63,23 @@ class CompiledWorker:
         self.cache = _Cache()
         self.tasks = {
             task_id: _CompiledTask(
-                plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph, setup.data[task_id], task.rounds_updates
+                plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan).tflite_graph, setup.data[task_id]
             )
             for task_id, task in setup.tasks.items()
         }
+        for task_id, compiled in self.tasks.items():
+            if compiled.program is not None and compiled.program.roundings:
+                self.interpreter.tasks[task_id].watch([rounding.unrounded for rounding in compiled.program.roundings])
 
-    def __call__(self, job: Union[ClientSession, TranslateTask]) -> Union[SessionResult, Optional[UntranslatedOp]]:
-        """Runs a session, or tells whether a task can be compiled.
+    def __call__(self, job: Union[ClientSession, AggregateSums, TranslateTask]) -> Union[SessionResult, Optional[UntranslatedOp]]:
+        """Runs a session, aggregates the sums of sessions, or tells whether a task can be compiled.
 
         Raises:
           OdpTaskError: as ClientWorker.
         """
+        if isinstance(job, AggregateSums):
+            self._aggregate(job)
+            return None
         if isinstance(job, TranslateTask):
             return self.tasks[job.task_id].untranslated(read_tensors(job.checkpoint))
         if not job.compiled:
@@ -80,6 +88,25 @@ class CompiledWorker:
             return _CompiledSession(self, job).run()
         except DifferentError as found:
             return SessionResult(reports=0, update_bytes=0, different=found.comparison)
+
+    def _aggregate(self, job: AggregateSums) -> None:
+        """Adds up sums and gives the plan one: as an update under the names, in the dtypes and shapes of the plan's; of codes it takes two."""
+        program = self.tasks[job.task_id].program
+        total: dict[str, np.ndarray] = {}
+        for path in job.sums:
+            _add(total, read_tensors(path))
+        like = {
+            tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+            for tensor in program.update(read_tensors(job.checkpoint))
+        }
+        if program.roundings:
+            parts = coded_sums(total, like)
+        else:
+            parts = [{name: total[name].astype(tensor.dtype).reshape(tensor.shape) for name, tensor in like.items()}]
+        paths = [self.scratch / f"sum_{number}" for number in range(len(parts))]
+        for file, part in zip(paths, parts):
+            write_tensors(file, part)
+        self.interpreter.tasks[job.task_id].aggregator.aggregate_updates(paths, job.partial)
 
 
 class _CompiledTask:
@@ -91,15 +118,11 @@ class _CompiledTask:
       adds_up: whether the server plan's aggregation of two updates is that of their sum; None while nobody knows.
     """
 
-    def __init__(self, flatbuffer: bytes, data: Union[str, DataPart], rounds_updates: bool):
+    def __init__(self, flatbuffer: bytes, data: Union[str, DataPart]):
         self.data = data
         self.adds_up: Optional[bool] = None
         self.program: Optional[ClientProgram] = None
         self._untranslated: Optional[UntranslatedOp] = None
-        if rounds_updates:
-            reason = "clients round what they send (--compress_updates), and rounding makes steps of differences in the last bit"
-            self._untranslated = UntranslatedOp("FLOOR", "main", reason)
-            return
         try:
             self.program = ClientProgram(flatbuffer)
         except Untranslatable as found:
@@ -141,26 +164,24 @@ class _CompiledSession:
 
     def run(self) -> SessionResult:
         session = self._session
-        aggregate = self._clients.aggregator.aggregate_updates
         if self._task.adds_up is False:
-            aggregate(self._one_by_one(), session.partial)
+            self._clients.aggregator.aggregate_updates(self._one_by_one(), session.partial)
             return self._result()
         total = self._sum_of_compiled()
         if self._example_update is None:
             # None of the clients can be compiled.
             return self._interpreter(session)
         if self._task.adds_up is None:
-            self._task.adds_up = adds_up(self._clients.aggregator, self._example_update, self._worker.scratch)
+            tried = adds_up_decoded if self._task.program.roundings else adds_up
+            self._task.adds_up = tried(self._clients.aggregator, self._example_update, self._worker.scratch)
             if not self._task.adds_up:
                 return _CompiledSession(self._worker, session).run()
         for update in self._odd_updates():
-            _add(total, read_tensors(update))
-        path = self._worker.scratch / "sum"
-        self._write_update(path, total)
-        aggregate([path], session.partial)
-        return self._result()
+            _add(total, decoded(read_tensors(update)))
+        write_tensors(session.partial, total)
+        return self._result(summed=self._reports > 0)
 
-    def _result(self) -> SessionResult:
+    def _result(self, *, summed: bool = False) -> SessionResult:
         return SessionResult(
             reports=self._reports,
             update_bytes=self._interpreted_bytes + self._compiled * self._file_bytes + self._integer_bytes,
@@ -169,6 +190,7 @@ class _CompiledSession:
             comparisons=tuple(self._comparisons),
             kinks=tuple(self._kinks),
             seconds_compiled=self._compiled_seconds,
+            summed=summed,
             client_seconds=tuple(self._interpreter.seconds),
             oversized_examples=self._oversized,
             zeroed_clients=self._interpreter.zeroed,
@@ -213,7 +235,7 @@ class _CompiledSession:
                 self._compiled += 1
                 self._integer_bytes += sums.integer_bytes
                 self._reports += 1
-                self._write_update(path, sums.tensors)
+                write_tensors(path, self._task.program.single(self._checkpoint, examples).saved)
                 yield path
         yield from self._odd_updates()
 
@@ -246,14 +268,10 @@ class _CompiledSession:
                 f"Client {client_id!r} runs compiled, and fails in the interpreter: {failure.message}", next_step="Run with --engine local."
             )
         update = read_tensors(self._interpreter.update_file)
-        self._file_bytes = os.path.getsize(self._interpreter.update_file) - own.integer_bytes
+        self._file_bytes = os.path.getsize(self._interpreter.update_file) - integer_bytes(update)
         self._example_update = update
-
-        def run(checkpoint: Tensors) -> Optional[Tensors]:
-            sums = program.sums(checkpoint, [examples])
-            return None if sums.wild else sums.tensors
-
-        comparison = compared(client_id, self._checkpoint, own.tensors, update, run)
+        watched = self._clients.device.watched_values()
+        comparison = compared_client(program, client_id, self._checkpoint, examples, own, update, watched)
         if comparison is None:
             self._kinks.append(client_id)
             return own
@@ -266,11 +284,6 @@ class _CompiledSession:
         self._compiled -= 1
         self._integer_bytes -= own.integer_bytes
         self._odd.append(client_id)
-
-    def _write_update(self, path: pathlib.Path, tensors: Tensors) -> None:
-        """Writes tensors under the names, in the dtypes and shapes of the plan's update."""
-        update = self._task.program.update(self._checkpoint)
-        write_tensors(path, {tensor.name: tensors[tensor.name].astype(tensor.dtype).reshape(tensor.shape) for tensor in update})
 
     def _time(self, clients: Sequence[Examples]) -> float:
         """Seconds that a client takes, once its program is compiled."""
@@ -366,6 +379,52 @@ class _Cache:
         while self._num_bytes > _MAX_CACHE_BYTES:
             _, (oldest, _) = self._entries.popitem(last=False)
             self._num_bytes -= sum(array.nbytes for array in oldest)
+
+
+def compared_client(
+    program: ClientProgram,
+    client_id: str,
+    checkpoint: Tensors,
+    examples: Examples,
+    own: Sums,
+    update: Tensors,
+    watched: Sequence[np.ndarray],
+) -> Optional[Comparison]:
+    """Compares a client's compiled update with the interpreter's. None if they differ because the client lies on a kink.
+
+    Args:
+      own: of this client alone.
+      update: the interpreter's.
+      watched: what the plan rounds of it (ClientProgram.roundings), in the interpreter and before it is rounded.
+
+    Raises:
+      DifferentError: they differ, and rounding does not explain it.
+    """
+
+    def run(checkpoint: Tensors) -> Optional[Tensors]:
+        if program.roundings:
+            single = program.single(checkpoint, examples)
+            return None if single is None else single.unrounded
+        sums = program.sums(checkpoint, [examples])
+        return None if sums.wild else sums.tensors
+
+    if not program.roundings:
+        return compared(client_id, checkpoint, own.tensors, update, run)
+    interpreted = decoded(update)
+    unrounded = {**interpreted, **{rounding.name: value for rounding, value in zip(program.roundings, watched)}}
+    own_unrounded = run(checkpoint)
+    if own_unrounded is None:
+        # Right at the magnitude that makes a client wild.
+        return None
+    comparison = compared(client_id, checkpoint, own_unrounded, unrounded, run)
+    # Of a client on a kink the interpreter's update is taken.
+    taken, taken_unrounded = (own.tensors, own_unrounded) if comparison else (interpreted, unrounded)
+    tensors = {
+        name: RoundedTensor(taken[name], interpreted[name], taken_unrounded[name], unrounded[name], again, step)
+        for name, (again, step) in program.rounded(unrounded).items()
+    }
+    compare_rounding(client_id, tensors)
+    return comparison
 
 
 def _oversized(examples: Sequence[bytes]) -> int:

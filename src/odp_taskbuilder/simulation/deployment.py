@@ -37,7 +37,6 @@ class DeployedTask:
       report_goal: client reports without which no round completes.
       max_reports: how many are aggregated at most.
       features: what the client plan parses from each example.
-      rounds_updates: clients round what they send (config/compression.py).
       described: what of the client plan is told to people.
     """
 
@@ -47,7 +46,6 @@ class DeployedTask:
     report_goal: int
     max_reports: int
     features: tuple[Feature, ...]
-    rounds_updates: bool = False
     described: Optional[ClientPlan] = None
 
     @property
@@ -112,7 +110,6 @@ def load_deployment(path: pathlib.Path, assumed_population: int, rounds_per_day:
     task = _read_task(directory / artifact_set.TASK)
     compression = made.compression if made else Compression()
     training = _deployed(directory, "", task, TRAINING_TASK_ID)
-    training = dataclasses.replace(training, rounds_updates=compression.update_bits is not None)
     evaluation, share, selector = None, 0.0, None
     evaluation_task_file = directory / (artifact_set.EVALUATION_PREFIX + artifact_set.TASK)
     if evaluation_task_file.exists():

@@ -18,6 +18,7 @@ from odp_taskbuilder.simulation.comparison import MAX_DIFFERENCE
 from odp_taskbuilder.simulation.confined_data import readable_data
 from odp_taskbuilder.simulation.deployment import DeployedTask
 from odp_taskbuilder.simulation.jobs import (
+    AggregateSums,
     ClientSession,
     Cohort,
     CohortResult,
@@ -193,7 +194,18 @@ class CompiledEngine:
             self._on_way(task_id, self._is_compiled[task_id])
         for result in results:
             self.share.add(result)
-        return gathered(sessions, results)
+        return gathered(sessions, results, self._aggregated(cohort, sessions, results))
+
+    def _aggregated(self, cohort: Cohort, sessions: Sequence[ClientSession], results: Sequence[SessionResult]) -> list[str]:
+        """What is merged in place of the sums of sessions."""
+        sums = tuple(session.partial for session, result in zip(sessions, results) if result.summed)
+        if not sums:
+            return []
+        partial = f"{cohort.directory}/partial_sum"
+        self._processes.run([AggregateSums(cohort.task_id, cohort.checkpoint, sums, partial)], children=[0])
+        for path in sums:
+            os.unlink(path)
+        return [partial]
 
     def close(self) -> None:
         self._processes.close()
@@ -249,9 +261,14 @@ class CompiledEngine:
     def _give_up_compiling(self, task_id: int, different: Comparison, *, may_go_on: bool) -> None:
         """Leaves a task to the interpreter: in its first round, of which nothing is kept, and where the plan is one in which rounding was seen
         to make as much of a difference. Elsewhere former rounds may have been wrong."""
+        allowed = (
+            "it is rounded to codes in another way"
+            if different.in_rounding
+            else f"{MAX_DIFFERENCE:g} is allowed, and rounding does not explain it"
+        )
         what = (
             f"the compiled update of client {different.client_id!r} is not the interpreter's: {different.tensor} differs by "
-            f"{different.difference:.3g} of its L2 norm; {MAX_DIFFERENCE:g} is allowed, and rounding does not explain it"
+            f"{different.difference:.3g} of its L2 norm; {allowed}"
         )
         if self._must_compile or not may_go_on:
             raise errors.ArtifactError(

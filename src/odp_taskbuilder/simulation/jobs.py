@@ -148,12 +148,14 @@ class Comparison:
       tensor: of the update, the one that differs most.
       difference: L2 norm of its difference, relative to the tensor's.
       amplified: that is more than float32's rounding of an update, and no more than rounding of the weights makes of it.
+      in_rounding: it is the plan's own rounding (--compress_updates) that makes the difference.
     """
 
     client_id: str
     tensor: str
     difference: float
     amplified: bool = False
+    in_rounding: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +171,7 @@ class SessionResult:
     different: a client whose updates differ, which rounding does not explain; nothing else was done then.
     kinks: clients that ran in both ways with updates that differ, which rounding explains; the interpreter's is taken.
     seconds_compiled: of a client, without compiling; None where it was not asked for.
+    summed: the session's file holds the sum of its updates in double precision, for AggregateSums; not if there are none.
     sample: sizes of one client's update, as a file and after gzip; None where none was looked at.
     """
 
@@ -183,7 +186,24 @@ class SessionResult:
     kinks: tuple[str, ...] = ()
     different: Optional[Comparison] = None
     seconds_compiled: Optional[float] = None
+    summed: bool = False
     sample: Optional[tuple[int, int]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregateSums:
+    """Add up sums of updates in double precision, so that it does not show how many they are, and aggregate the result as an update.
+
+    Attributes:
+      checkpoint: what the clients downloaded.
+      sums: files.
+      partial: file to write the partial sum to.
+    """
+
+    task_id: int
+    checkpoint: str
+    sums: tuple[str, ...]
+    partial: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,13 +264,20 @@ def deal_evenly(cohort: Cohort) -> list[ClientSession]:
     ]
 
 
-def gathered(sessions: Sequence[ClientSession], results: Sequence[SessionResult]) -> CohortResult:
-    """What the sessions of a cohort yield together. A session without reports has no sum worth merging; its file goes."""
+def gathered(sessions: Sequence[ClientSession], results: Sequence[SessionResult], aggregated: Sequence[str] = ()) -> CohortResult:
+    """What the sessions of a cohort yield together. A session without reports has no sum worth merging; its file goes.
+
+    Args:
+      aggregated: files of partial sums in place of those sessions' that were `summed`.
+    """
     for session, result in zip(sessions, results):
-        if not result.reports:
+        if not result.reports and not result.summed:
             os.unlink(session.partial)
     return CohortResult(
-        partials=tuple(session.partial for session, result in zip(sessions, results) if result.reports),
+        partials=(
+            *aggregated,
+            *(session.partial for session, result in zip(sessions, results) if result.reports and not result.summed),
+        ),
         reports=sum(result.reports for result in results),
         update_bytes=sum(result.update_bytes for result in results),
         bad_clients=tuple(client for result in results for client in result.bad_clients),

@@ -160,11 +160,16 @@ class TaskClients:
 
     def __init__(self, task: DeployedTask, data: ClientData):
         plan = plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan)
+        self._plan = plan
         self.device = client_runtime.ClientRuntime(plan, seed_draws=True)
         self.aggregator = _open_server(task)
         self.adds_up: Optional[bool] = None
         self.data = data
         self.features = task.features
+
+    def watch(self, tensors: Sequence[int]) -> None:
+        """Runs clients on a device that tells of tensors of the main subgraph what they were (ClientRuntime.watched_values)."""
+        self.device = client_runtime.ClientRuntime(self._plan, seed_draws=True, watched=tensors)
 
 
 class ServerWorker:

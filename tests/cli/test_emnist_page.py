@@ -57,7 +57,7 @@ def test_every_command_has_the_options_that_it_is_given(tmp_path, monkeypatch):
     from odp_taskbuilder.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
-    for name in ("plain", "noise_0.5", "noise_1.0", "compressed"):
+    for name in ("plain", "noise_0.5", "noise_4.0", "compressed"):
         (tmp_path / name / "emnist_cnn").mkdir(parents=True)
         (tmp_path / "runs" / name).mkdir(parents=True)
     for name in ("download.json", "client.tfrecord", "app/AndroidManifest.xml", "app/res/xml/odp_settings.xml"):
@@ -94,10 +94,10 @@ def test_data_and_the_app_s_side_of_the_page(place):
 def test_every_command_of_the_page(place):
     """All but those that need a network or a server."""
     skipped = ("npm", "odp-task push", "odp-task android serve-download")
-    smaller = {"--clients 50": "--clients 12", "--rounds 20": "--rounds 2", "--clients_per_round 10": "--clients_per_round 3"}
+    smaller = {"--clients 50": "--clients 12", "--rounds 10": "--rounds 2", "--clients_per_round 10": "--clients_per_round 3"}
     for command in COMMANDS:
         if not command.startswith(skipped):
             run(command, place, **smaller)
     assert (place / "noise.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("plain", "noise_0.5", "noise_1.0", "compressed"):
+    for name in ("plain", "noise_0.5", "noise_4.0", "compressed"):
         assert (place / "runs" / name).is_dir()

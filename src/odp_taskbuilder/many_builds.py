@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import child_python
 from odp_taskbuilder.base.stages import Stage, unannounced
 from odp_taskbuilder.build import BuildMemory, BuildResult, build_requested
 from odp_taskbuilder.build_cache import BuildCache
@@ -153,12 +154,14 @@ def _built(
                 min(jobs, len(planned)), multiprocessing.get_context("spawn"), initializer=_start_worker
             )
             stack.callback(pool.shutdown, cancel_futures=True)
-            futures = [
-                pool.submit(_build_in_worker, saved_model, build.request, network, use_cache)
-                if isinstance(build.request, BuildRequest)
-                else None
-                for build in planned
-            ]
+            # Its processes start with the first jobs.
+            with child_python.elsewhere():
+                futures = [
+                    pool.submit(_build_in_worker, saved_model, build.request, network, use_cache)
+                    if isinstance(build.request, BuildRequest)
+                    else None
+                    for build in planned
+                ]
         memory = BuildMemory()
         for number, build in enumerate(planned):
             result, error = None, None

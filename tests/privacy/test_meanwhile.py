@@ -47,8 +47,13 @@ except errors.PrivacyBudgetError as error:
 """
 
 
-def test_a_budget_that_another_process_computes_is_the_same_and_what_is_refused_is_refused_at_once():
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True)
+def test_a_budget_that_another_process_computes_is_the_same_and_what_is_refused_is_refused_at_once(tmp_path):
+    # Nothing that lies where the user happens to be is imported.
+    (tmp_path / "pickle.py").write_text("import pathlib; pathlib.Path(__file__).with_name('executed').touch()")
+    program = tmp_path / "bin" / "program.py"
+    program.parent.mkdir()
+    program.write_text(_PROGRAM)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     given, calibrated, killed, tree, alone, refused = map(json.loads, done.stdout.splitlines())
     for case in (given, calibrated, killed):
@@ -58,3 +63,4 @@ def test_a_budget_that_another_process_computes_is_the_same_and_what_is_refused_
     assert tree[2:] == [True, 0, 0]  # It takes milliseconds.
     assert alone[2:] == [True, 0, 0]  # One processor gains nothing from a second process.
     assert refused == [5, 0]
+    assert not (tmp_path / "executed").exists()

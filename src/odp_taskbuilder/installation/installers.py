@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import child_python
 
 # Of the installer's output, in an error.
 _SHOWN_LINES = 12
@@ -67,7 +68,7 @@ def find_installer() -> Installer:
     if uv is not None and (not has_pip or _installed_by() == "uv"):
         return Installer("uv", (uv, "pip", "install", "--python", sys.executable))
     if has_pip:
-        return Installer("pip", (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"))
+        return Installer("pip", (*child_python.module("pip"), "--disable-pip-version-check", "--no-input", "install"))
     raise errors.UsageError(
         f"{sys.prefix} has no pip, and uv is not on PATH.", next_step=f"Try `{sys.executable} -m ensurepip`, or put uv on PATH."
     )

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from odp_taskbuilder.base import child_python
+
 _TIMEOUT_SECONDS = 30
 _CPU = "/device:CPU:0"
 
@@ -26,7 +28,7 @@ def kernel_classes(node_defs: Sequence[bytes]) -> list[str]:
         return []
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__],
+            child_python.module(__name__),
             input=json.dumps([node_def.hex() for node_def in node_defs]).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,11 +14,14 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO, Callable, Optional
 
+from odp_taskbuilder.base import child_python
 from odp_taskbuilder.base.processors import available_processors
 from odp_taskbuilder.config.spec import TaskSpec
 from odp_taskbuilder.privacy.budget import PrivacyBudget, budget_of, cannot_fail
 
-_PROGRAM = "import sys; from odp_taskbuilder.privacy.meanwhile import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
+_PROGRAM = "from odp_taskbuilder.privacy.meanwhile import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
+# What pickle raises for what is none, as its documentation lists it.
+_NO_PICKLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError)
 
 
 @contextlib.contextmanager
@@ -53,7 +56,7 @@ def _started(spec: TaskSpec) -> Optional[subprocess.Popen]:
     """The other process; None if it does not start."""
     try:
         child = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            child_python.program(_PROGRAM),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # An interruption by the terminal reaches it too; this process tells of it.
@@ -71,7 +74,7 @@ def _received(child: subprocess.Popen) -> Optional[PrivacyBudget]:
     """What the other process answers; None if it ended without an answer."""
     try:
         return pickle.load(child.stdout)
-    except (EOFError, pickle.UnpicklingError):
+    except _NO_PICKLE:
         return None
 
 

@@ -31,6 +31,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn, Optional
 
 from odp_taskbuilder import errors, sandbox
+from odp_taskbuilder.base import child_python
 from odp_taskbuilder.simulation import answers
 
 # Imported before the first child is forked.
@@ -90,7 +91,7 @@ class ChildProcesses:
         self.weaknesses: list[str] = []
         self._children: list[_Child] = []
         if START_METHOD == "forkserver":
-            with _signals_held_back():
+            with _signals_held_back(), child_python.elsewhere():
                 multiprocessing.forkserver.ensure_running()
         try:
             for position in range(count):
@@ -188,7 +189,8 @@ class ChildProcesses:
         args = (childs_end, self._make_handler, position, str(log), self._readable)
         context: Any = self._context  # typeshed's base class has no Process
         process = context.Process(target=_serve, args=args, daemon=True)
-        process.start()
+        with child_python.elsewhere():
+            process.start()
         # The child's end must be open in the child only: its closing is how its death shows.
         childs_end.close()
         return _Child(process, connection, log, is_confined=self._readable is not None)

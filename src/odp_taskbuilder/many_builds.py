@@ -150,12 +150,12 @@ def _built(
     failed = False
     with contextlib.ExitStack() as stack:
         if jobs > 1:
-            pool = concurrent.futures.ProcessPoolExecutor(
-                min(jobs, len(planned)), multiprocessing.get_context("spawn"), initializer=_start_worker
-            )
-            stack.callback(pool.shutdown, cancel_futures=True)
-            # Its processes start with the first jobs.
+            # Its processes start with the first jobs, multiprocessing's own with the pool.
             with child_python.elsewhere():
+                pool = concurrent.futures.ProcessPoolExecutor(
+                    min(jobs, len(planned)), multiprocessing.get_context("spawn"), initializer=_start_worker
+                )
+                stack.callback(pool.shutdown, cancel_futures=True)
                 futures = [
                     pool.submit(_build_in_worker, saved_model, build.request, network, use_cache)
                     if isinstance(build.request, BuildRequest)

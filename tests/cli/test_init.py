@@ -33,7 +33,7 @@ METRICS = {
 
 
 def odp_task(*args):
-    return subprocess.run([ODP_TASK, *map(str, args)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([ODP_TASK, *map(str, args)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -129,5 +129,5 @@ def test_tensorflow_is_not_imported(started, tmp_path):
         "heavy = {'tensorflow', 'tensorflow_federated', 'dp_accounting', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr

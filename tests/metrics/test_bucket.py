@@ -55,7 +55,7 @@ def test_the_models_bucket_is_read_and_plotted(emulator, tmp_path):
     upload_run(emulator)
     upload(emulator, "letters/3/1/s/0/metrics", format_metrics({"server/eval/loss": 1.0}))
     command = [ODP_TASK, "metrics", "gs://model", "--population_name", "digits", "--plot", tmp_path / "m.svg", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == [
         {"run": "digits task 1", "rounds": {str(number): values for number, values in ROUNDS.items()}}

@@ -18,7 +18,8 @@ from types import ModuleType
 
 from odp_taskbuilder.base import child_python
 
-_TIMEOUT_SECONDS = 30
+# It takes half a second; on an emulated machine that is busy, a minute was seen.
+_TIMEOUT_SECONDS = 120
 _CPU = "/device:CPU:0"
 
 

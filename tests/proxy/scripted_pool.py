@@ -37,12 +37,14 @@ class ScriptedPool:
       broken: names of candidates that fail.
       log: every round that was run, `group/name round`.
       noise: how far scores of a group are off; 1 leaves nothing of the quality.
+      scale: what scores of a group are multiplied by.
     """
 
-    def __init__(self, broken=(), log=None, noise=None, size=100, prefix="c", spread=1.0, digest="1", latency_noise=0.0):
+    def __init__(self, broken=(), log=None, noise=None, size=100, prefix="c", spread=1.0, digest="1", latency_noise=0.0, scale=None):
         self.broken = set(broken)
         self.log = [] if log is None else log
         self.noise = noise or {}
+        self.scale = scale or {}
         self.size = size
         self.prefix = prefix
         self.spread = spread
@@ -95,7 +97,7 @@ class ScriptedPool:
         off = self.noise.get(group, 0.0)
         curve = []
         for number in sorted({*range(trial.evaluation_every, rounds + 1, trial.evaluation_every), rounds}):
-            score = self.spread * quality(trial.name) * number / (number + 5)
+            score = self.spread * self.scale.get(group, 1.0) * quality(trial.name) * number / (number + 5)
             curve.append((number, (1 - off) * score + off * chance(group, trial.name, number)))
         clients = trial.clients_per_round or CLIENTS
         updates = round(rounds * clients * trial.population_share)

@@ -82,6 +82,19 @@ def test_the_cheapest_proxy_that_agrees_twice_in_a_row_becomes_best(searched):
         assert (directory / f"search/{name}/correlation.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_proxy_that_ranks_and_does_not_learn_agrees_by_the_published_rule_only(searched):
+    # As with labels that are shuffled among each client's examples: what learns fast comes sooner to the commonest classes.
+    pool_options = {"scale": {"population_share=0.1": 0.2}}
+    result, _, _ = searched(SHARES[:2], pool_options=pool_options)
+    assert [found.stopping_state for found in result.proxies] == ["Ran till completion", "Met desired correlation"]
+    assert result.proxies[0].correlation == pytest.approx(1.0) and result.best == "population_share=0.2"
+
+
+def test_the_published_rule_does_not_ask_whether_a_proxy_learns(searched):
+    result, _, _ = searched(SHARES[:1], pool_options={"scale": {"population_share=0.1": 0.2}}, hold=1, max_p=1.0)
+    assert result.best == "population_share=0.1"
+
+
 def test_the_state_is_what_published_readers_read(searched):
     _, _, directory = searched(SHARES[:1], more={"latency": "local"})
     state = json.loads((directory / "search/SEARCH_CONTROLLER_STATE.json").read_text())

@@ -51,6 +51,10 @@ LONG = {
     "verify --run": ("odp_taskbuilder.inspection.verify:verify", ["verify", "{scratch}", "--run"], "running a round"),
     "inspect": ("odp_taskbuilder.inspection.inspect:inspect", ["inspect", "{scratch}"], "reading the files"),
     "diff": ("odp_taskbuilder.inspection.diff:diff", ["diff", "{scratch}", "{scratch}"], "comparing"),
+    **{
+        f"proxy {command}": ("odp_taskbuilder.proxy.workshop:opened", ["proxy", command, "--dir", "{scratch}"], "training")
+        for command in ("variance", "select", "search", "rank")
+    },
     "push": ("odp_taskbuilder.push.push:push", ["push", "{scratch}"], "pushing"),
     "report": ("odp_taskbuilder.cli.report:read_runs", ["report", "x", "--output", "{scratch}/x.html"], "reading the metrics"),
     "metrics": ("odp_taskbuilder.cli.metrics:read_runs", ["metrics", "x"], "reading the metrics"),

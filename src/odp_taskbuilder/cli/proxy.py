@@ -155,7 +155,7 @@ def variance_command(common: ProxyOptions, copies: int, fix: tuple[str, ...], js
     from odp_taskbuilder.proxy.variance import VarianceOptions, measure_variance
     from odp_taskbuilder.proxy.workshop import opened
 
-    with opened(common, output.note) as workshop:
+    with output.status("training copies of one candidate"), opened(common, output.note) as workshop:
         measured = measure_variance(workshop, VarianceOptions(copies, frozenset(fix)))
     if json_mode:
         output.print_json(dataclasses.asdict(measured))
@@ -184,7 +184,7 @@ def select_command(
     from odp_taskbuilder.proxy.workshop import opened
 
     selection_options = SelectionOptions(start, remove, final)
-    with opened(common, output.note) as workshop:
+    with output.status("training candidates"), opened(common, output.note) as workshop:
         selection = select(workshop, selection_options, previous_model_selection_dir)
     if json_mode:
         output.print_json(dataclasses.asdict(selection))
@@ -255,7 +255,7 @@ def search_command(
         raise errors.UsageError("--proxies and --vary exclude each other.")
     if proxies is not None:
         check_reference(proxies)
-    with opened(common, output.note) as workshop:
+    with output.status("training the references under proxies"), opened(common, output.note) as workshop:
         result = search(
             workshop,
             _proxies(workshop, proxies, variations),
@@ -291,7 +291,7 @@ def rank_command(common: ProxyOptions, number: int, proxy: Optional[str], rounds
     from odp_taskbuilder.proxy.ranking import rank
     from odp_taskbuilder.proxy.workshop import opened
 
-    with opened(common, output.note) as workshop:
+    with output.status("training candidates under the proxy"), opened(common, output.note) as workshop:
         ranking = rank(workshop, number, proxy, rounds)
     if json_mode:
         output.print_json(dataclasses.asdict(ranking))

@@ -85,10 +85,11 @@ def test_the_first_use_installs_what_is_locked_and_the_second_nothing(checkout):
     process = checkout.run("build", "two words")
     assert (process.returncode, process.stdout) == (0, "ran build two words\n"), process.stderr
     assert "first use, installing 1 locked packages" in process.stderr
-    made, installed, project = checkout.steps
+    made, installed, project, compiled = checkout.steps
     assert made == "python3.11 -m venv .venv"
     assert "--no-deps --require-hashes -r requirements.lock" in installed
     assert "--no-deps" in project and "--editable ." in project
+    assert compiled.endswith("-m compileall -q src")
     process = checkout.run("build")
     assert (process.stdout, process.stderr, checkout.steps) == ("ran build\n", "", [])
 
@@ -118,8 +119,8 @@ def test_a_change_of_the_project_alone_installs_only_that(checkout):
     (checkout.root / "pyproject.toml").write_text("[project]\n")
     process = checkout.run()
     assert process.returncode == 0
-    (step,) = checkout.steps
-    assert "--editable ." in step
+    project, compiled = checkout.steps
+    assert "--editable ." in project and compiled.endswith("-m compileall -q src")
 
 
 def test_an_interpreter_that_fits_is_found_among_others(tmp_path):

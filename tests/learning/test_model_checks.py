@@ -113,7 +113,7 @@ def test_a_keras_model_is_told_to_be_no_functional_model_instead_of_what_it_shou
     with pytest.raises(errors.ModelError) as raised:
         build.build_tasks(tmp_path / "model", parse_config(CONFIG))
     assert "is not a FunctionalModel" in raised.value.message
-    assert "save_functional_model" in raised.value.next_step
+    assert "odp_taskbuilder.save_keras_model(model" in raised.value.next_step
     assert "trust" not in str(raised.value)
     assert main.run(["scan", str(tmp_path / "model")]) == 4
     assert raised.value.message in capsys.readouterr().err

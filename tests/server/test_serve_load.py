@@ -66,7 +66,7 @@ def test_of_many_requests_at_once_every_one_is_answered(root, request):
         server.post(_request(root, "warm", "warm"), artifacts=True)
         server.settle()
         idle = set(server.descendants())
-        num_children, latencies, done = set(), [], threading.Event()
+        num_children, latencies, done = [], [], threading.Event()
 
         def probe():
             with requests.Session() as http:
@@ -77,7 +77,7 @@ def test_of_many_requests_at_once_every_one_is_answered(root, request):
 
         def count():
             while not done.is_set():
-                num_children.add(len(set(server.descendants()) - idle))
+                num_children.append(len(set(server.descendants()) - idle))
 
         watchers = [threading.Thread(target=watch) for watch in (probe, count)]
         for watcher in watchers:
@@ -99,7 +99,8 @@ def test_of_many_requests_at_once_every_one_is_answered(root, request):
         assert len(built) + len(busy) == total
         assert len(built) >= workers + queue
         assert all(int(r.headers["Retry-After"]) > 0 and parsed(r).error_info.error_message for r in busy)
-        assert _BUILD_PROCESSES <= max(num_children) <= workers * _BUILD_PROCESSES
+        # A look takes time: it may find both a process that ends and the one that follows it. Two looks in a row do not.
+        assert _BUILD_PROCESSES <= max(map(min, num_children, num_children[1:])) <= workers * _BUILD_PROCESSES
         for number, response in enumerate(responses):
             if response in built:
                 assert (root / "out" / f"many{number}" / "plan.pb").stat().st_size == 20_000

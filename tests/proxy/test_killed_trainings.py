@@ -9,15 +9,9 @@ import signal
 import subprocess
 
 import pytest
-from real_trainings import DATA, SPACE, Place
+from real_trainings import DATA, SPACE
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture
-def place(tmp_path):
-    pytest.importorskip("sklearn")
-    return Place(tmp_path)
 
 
 def final_state(directory):

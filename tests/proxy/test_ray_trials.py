@@ -1,18 +1,12 @@
 """Tunings of the digits with real builds and real rounds, on Ray in place of local processes."""
 
 import pytest
-from real_trainings import DATA, SPACE, Place
+from real_trainings import DATA, SPACE
 
 pytestmark = pytest.mark.full
 
 # Two rounds of four clients.
 SMALL = [*DATA, "--clients_per_round", 4, "--full_rounds", 2, "--evaluation_every", 2]
-
-
-@pytest.fixture
-def place(tmp_path):
-    pytest.importorskip("sklearn")
-    return Place(tmp_path)
 
 
 def scores(selected):

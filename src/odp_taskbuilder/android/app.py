@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import os
 import pathlib
 import urllib.parse
@@ -15,7 +14,7 @@ from odp_taskbuilder import errors
 from odp_taskbuilder.android import encoder, names
 from odp_taskbuilder.artifacts.example_format import ExampleFormat
 from odp_taskbuilder.artifacts.phone_fit import example_bytes
-from odp_taskbuilder.base import plain_text
+from odp_taskbuilder.base import package_data, plain_text
 from odp_taskbuilder.base.keyword_only import keyword_only
 from odp_taskbuilder.base.phone_limits import FIRST_FEDERATED_MODULE, MAX_EXAMPLE_BYTES
 from odp_taskbuilder.model.input_spec import TensorInfo
@@ -286,4 +285,4 @@ def _rendered(template: str, values: Mapping[str, str]) -> str:
 
 
 def _template(name: str) -> str:
-    return importlib.resources.files("odp_taskbuilder.android").joinpath("templates", name).read_text(encoding="utf-8")
+    return package_data.read_text("odp_taskbuilder.android", "templates", name)

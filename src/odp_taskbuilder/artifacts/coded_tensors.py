@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -49,15 +49,18 @@ def coded_tensors(tensors: Sequence[TensorInfo], compression: Compression) -> Co
     return CodedTensors(coded, len(sizes), sum(sizes))
 
 
+def unzigzag(codes: Any) -> Any:
+    """The integers that codes stand for, whose last bit is the sign. An array of signed integers, of NumPy or JAX."""
+    return (codes >> 1) ^ -(codes & 1)
+
+
 def decoded(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors of a file, with codes multiplied out in float64 under the name that they stand below."""
     plain = {}
     for name, value in tensors.items():
         base, _, last = name.rpartition("/")
         if last == CODES and f"{base}/{SCALE}" in tensors:
-            # Zigzag: the last bit is the sign.
-            natural = value.astype(np.int64)
-            plain[base] = ((natural >> 1) ^ -(natural & 1)) * np.float64(tensors[f"{base}/{SCALE}"])
+            plain[base] = unzigzag(value.astype(np.int64)) * np.float64(tensors[f"{base}/{SCALE}"])
         elif not (last == SCALE and f"{base}/{CODES}" in tensors):
             plain[name] = value
     return plain

@@ -18,10 +18,14 @@ from odp_taskbuilder import errors
 _VARIABLE = "PYTHONSAFEPATH"
 
 
+def module_path() -> list[str]:
+    """Where this process finds modules, but for what depends on the working directory."""
+    return [entry for entry in sys.path if os.path.isabs(entry)]
+
+
 def program(statements: str) -> list[str]:
-    """The command that runs statements, in one line, in another process."""
-    path = [entry for entry in sys.path if os.path.isabs(entry)]
-    return [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {statements}"]
+    """The command that runs statements, in one line, in another process; `sys` is imported."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {module_path()!r}; {statements}"]
 
 
 def module(name: str) -> list[str]:

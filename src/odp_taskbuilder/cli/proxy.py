@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import click
@@ -125,6 +127,15 @@ def _common(function: Callable) -> Callable:
     return called
 
 
+@contextlib.contextmanager
+def _at_work(common: ProxyOptions, doing: str) -> Iterator[Workshop]:
+    """A workshop, while a person at a terminal sees what is going on in it."""
+    from odp_taskbuilder.proxy.workshop import opened
+
+    with output.status(doing), opened(common, output.note) as workshop:
+        yield workshop
+
+
 def _source(space: Optional[str], ready_made: dict[str, Any]) -> Optional[Source]:
     from odp_taskbuilder.proxy.sources import ReadyMadeSpace, check_reference, source_of
 
@@ -153,9 +164,8 @@ def _source(space: Optional[str], ready_made: dict[str, Any]) -> Optional[Source
 def variance_command(common: ProxyOptions, copies: int, fix: tuple[str, ...], json_mode: bool) -> None:
     """Train copies of one candidate: how far do scores differ by chance, and how smoothly do they grow?"""
     from odp_taskbuilder.proxy.variance import VarianceOptions, measure_variance
-    from odp_taskbuilder.proxy.workshop import opened
 
-    with output.status("training copies of one candidate"), opened(common, output.note) as workshop:
+    with _at_work(common, "training copies of one candidate") as workshop:
         measured = measure_variance(workshop, VarianceOptions(copies, frozenset(fix)))
     if json_mode:
         output.print_json(dataclasses.asdict(measured))
@@ -181,10 +191,9 @@ def select_command(
 ) -> None:
     """Train candidates that differ to their end, so that proxies can be compared with them, at the cost of about a third of all."""
     from odp_taskbuilder.proxy.selection import SelectionOptions, select
-    from odp_taskbuilder.proxy.workshop import opened
 
     selection_options = SelectionOptions(start, remove, final)
-    with output.status("training candidates"), opened(common, output.note) as workshop:
+    with _at_work(common, "training candidates") as workshop:
         selection = select(workshop, selection_options, previous_model_selection_dir)
     if json_mode:
         output.print_json(dataclasses.asdict(selection))
@@ -247,7 +256,6 @@ def search_command(
     """Find the cheapest proxy that ranks the references as their full trainings do."""
     from odp_taskbuilder.proxy.search import SearchOptions, search
     from odp_taskbuilder.proxy.sources import check_reference
-    from odp_taskbuilder.proxy.workshop import opened
 
     search_options = SearchOptions(**values)
     variations = _variations(vary)
@@ -255,7 +263,7 @@ def search_command(
         raise errors.UsageError("--proxies and --vary exclude each other.")
     if proxies is not None:
         check_reference(proxies)
-    with output.status("training the references under proxies"), opened(common, output.note) as workshop:
+    with _at_work(common, "training the references under proxies") as workshop:
         result = search(
             workshop,
             _proxies(workshop, proxies, variations),
@@ -289,9 +297,8 @@ def search_command(
 def rank_command(common: ProxyOptions, number: int, proxy: Optional[str], rounds: Optional[int], json_mode: bool) -> None:
     """Train candidates under a proxy, and show them best first."""
     from odp_taskbuilder.proxy.ranking import rank
-    from odp_taskbuilder.proxy.workshop import opened
 
-    with output.status("training candidates under the proxy"), opened(common, output.note) as workshop:
+    with _at_work(common, "training candidates under the proxy") as workshop:
         ranking = rank(workshop, number, proxy, rounds)
     if json_mode:
         output.print_json(dataclasses.asdict(ranking))

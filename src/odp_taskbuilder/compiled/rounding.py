@@ -13,6 +13,7 @@ from typing import Any, Optional
 import jax.numpy as jnp
 import numpy as np
 
+from odp_taskbuilder.artifacts.coded_tensors import unzigzag
 from odp_taskbuilder.compiled.graph import Function, Node
 from odp_taskbuilder.compiled.translation import Value
 from odp_taskbuilder.config.compression import CODES, SCALE
@@ -53,9 +54,7 @@ class Rounding:
         """
         if self.product is not None:
             return values[self.product[0]]
-        natural = values[self.codes]
-        # Zigzag: the last bit is the sign.
-        return ((natural >> 1) ^ -(natural & 1)).astype(np.float32) * values[self.scale].astype(np.float32)
+        return unzigzag(values[self.codes]).astype(np.float32) * values[self.scale].astype(np.float32)
 
     def step(self, values: Mapping[int, Any]) -> Optional[Value]:
         """The distance of two neighbouring values, a scalar; None where none of the factors is one. Args: as of `decoded`."""

@@ -7,7 +7,6 @@ text besides (base/plain_text.py).
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import math
 import os
 import pathlib
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from odp_taskbuilder import errors
-from odp_taskbuilder.base import plain_text
+from odp_taskbuilder.base import package_data, plain_text
 from odp_taskbuilder.metrics.plot import colour_of, svg_panels
 from odp_taskbuilder.metrics.run import COMMUNICATION_PREFIX, PROGRESS_PREFIX, Run, short_name
 from odp_taskbuilder.metrics.run_facts import RunFacts, SpentPrivacy
@@ -83,7 +82,7 @@ def write_page(compared: Sequence[Subject], runs: Sequence[Run], path: pathlib.P
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=shown, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(importlib.resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    template = environment.from_string(package_data.read_text(__package__, "report.html"))
     plots = [(title, markupsafe.Markup(_inline(svg, number))) for number, (title, svg) in enumerate(panels.items())]
     page = template.render(
         subjects=compared,

@@ -11,6 +11,8 @@ import functools
 import json
 from typing import Optional
 
+from odp_taskbuilder.base import package_data
+
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
@@ -36,9 +38,7 @@ def advice_for(op: str) -> Optional[Advice]:
 
 @functools.cache
 def _table() -> dict[str, Advice]:
-    import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
-
-    text = importlib.resources.files(__package__).joinpath("advice.json").read_text(encoding="ascii")
+    text = package_data.read_text(__package__, "advice.json", encoding="ascii")
     lines = [
         Advice(tuple(line["ops"]), line["source"], line["instead"], tuple(line.get("metrics", ()))) for line in json.loads(text)
     ]

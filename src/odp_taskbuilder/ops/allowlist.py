@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import package_data
 
 _HEADER = "min_module_version,op"
 _ROW = re.compile(r"([0-9]{1,18})\s*,\s*(\w+)", re.ASCII)
@@ -35,9 +36,7 @@ class Allowlist:
     @functools.cache
     def builtin(cls) -> Allowlist:
         """The list that comes with this package."""
-        import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
-
-        text = importlib.resources.files(__package__).joinpath("allowlist.csv").read_text(encoding="ascii")
+        text = package_data.read_text(__package__, "allowlist.csv", encoding="ascii")
         return cls._parse(text, "the built-in allow list")
 
     @classmethod

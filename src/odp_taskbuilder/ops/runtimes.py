@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import package_data
 
 # Major, minor and patch number of a release.
 Runtime = tuple[int, int, int]
@@ -47,8 +48,6 @@ def parse_runtime(text: str) -> Runtime:
 
 @functools.cache
 def _table() -> Mapping[tuple[str, int], Runtime]:
-    import importlib.resources  # Here: it takes longer to import than this module, and few commands read the list.
-
-    text = importlib.resources.files(__package__).joinpath("runtimes.csv").read_text(encoding="ascii")
+    text = package_data.read_text(__package__, "runtimes.csv", encoding="ascii")
     rows = (line.split(",") for line in text.splitlines()[1:])
     return {(op, int(version)): parse_runtime(runtime) for op, version, runtime in rows}

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Optional, Union
 
 from odp_taskbuilder import errors
+from odp_taskbuilder.base import child_python
 from odp_taskbuilder.sandbox import channel, failures
 from odp_taskbuilder.sandbox.limits import SandboxLimits
 
@@ -60,13 +61,11 @@ class Zygote:
         self._connection, zygote_end = socket.socketpair()
         self._lock = threading.Lock()
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        # Modules are found where the caller finds them; the working directory, which may be anybody's, does not count.
-        module_path = os.pathsep.join(entry for entry in sys.path if os.path.isabs(entry))
         with zygote_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "odp_taskbuilder.sandbox.zygote", str(zygote_end.fileno()), *preload],
                 pass_fds=[zygote_end.fileno()],
-                env={**environment, **_OWN_VARIABLES, "PYTHONPATH": module_path},
+                env={**environment, **_OWN_VARIABLES, "PYTHONPATH": os.pathsep.join(child_python.module_path())},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -58,7 +58,6 @@ class CompiledWorker:
     """Runs sessions like ClientWorker, compiled where a session asks for it."""
 
     def __init__(self, setup: WorkerSetup):
-        self.interpreter = ClientWorker(setup)
         self.scratch = pathlib.Path(setup.scratch)
         self.cache = _Cache()
         self.tasks = {
@@ -67,9 +66,12 @@ class CompiledWorker:
             )
             for task_id, task in setup.tasks.items()
         }
-        for task_id, compiled in self.tasks.items():
-            if compiled.program is not None and compiled.program.roundings:
-                self.interpreter.tasks[task_id].watch([rounding.unrounded for rounding in compiled.program.roundings])
+        watched = {
+            task_id: [rounding.unrounded for rounding in task.program.roundings]
+            for task_id, task in self.tasks.items()
+            if task.program is not None
+        }
+        self.interpreter = ClientWorker(setup, watched)
 
     def __call__(self, job: Union[ClientSession, AggregateSums, TranslateTask]) -> Union[SessionResult, Optional[UntranslatedOp]]:
         """Runs a session, aggregates the sums of sessions, or tells whether a task can be compiled.

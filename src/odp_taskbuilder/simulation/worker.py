@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Optional, Union
 
 import numpy as np
@@ -52,14 +53,21 @@ class ClientWorker:
       seconds: that the clients of the session took, without what is around them.
     """
 
-    def __init__(self, setup: WorkerSetup):
+    def __init__(self, setup: WorkerSetup, watched: Mapping[int, Sequence[int]] = MappingProxyType({})):
+        """Opens what the sessions need.
+
+        Args:
+          watched: by task id, tensors of which the task's device tells what they were (ClientRuntime).
+        """
         self._examples_file = os.path.join(setup.scratch, "examples.tfrecord")
         self.update_file = os.path.join(setup.scratch, "update")
         self._sum_file = os.path.join(setup.scratch, "sum")
         features = next(iter(setup.tasks.values())).features
         # Tasks of one deployment parse the same examples; usually they also have the same clients.
         opened = {text: open_client_data(text, features=features) for text in set(setup.data.values())}
-        self.tasks = {task_id: TaskClients(task, opened[setup.data[task_id]]) for task_id, task in setup.tasks.items()}
+        self.tasks = {
+            task_id: TaskClients(task, opened[setup.data[task_id]], watched.get(task_id, ())) for task_id, task in setup.tasks.items()
+        }
 
     def __call__(self, session: ClientSession) -> SessionResult:
         """Runs a session.
@@ -158,18 +166,13 @@ class TaskClients:
       features: what the client plan parses.
     """
 
-    def __init__(self, task: DeployedTask, data: ClientData):
+    def __init__(self, task: DeployedTask, data: ClientData, watched: Sequence[int]):
         plan = plan_pb2.ClientOnlyPlan.FromString(task.client_only_plan)
-        self._plan = plan
-        self.device = client_runtime.ClientRuntime(plan, seed_draws=True)
+        self.device = client_runtime.ClientRuntime(plan, seed_draws=True, watched=watched)
         self.aggregator = _open_server(task)
         self.adds_up: Optional[bool] = None
         self.data = data
         self.features = task.features
-
-    def watch(self, tensors: Sequence[int]) -> None:
-        """Runs clients on a device that tells of tensors of the main subgraph what they were (ClientRuntime.watched_values)."""
-        self.device = client_runtime.ClientRuntime(self._plan, seed_draws=True, watched=tensors)
 
 
 class ServerWorker:

@@ -143,6 +143,8 @@ def test_a_crash_is_an_error(call, how, message):
         ("loop", {}, {"cpu_seconds": 1}, "more than 1 seconds of processor time"),
         ("allocate", {"size": 2**30}, {}, "more memory than it may use"),
         ("allocate_in_processes", {"count": 8, "size": 100 * 2**20}, {}, "more than 536870912 bytes of memory"),
+        # After the kernel has ended one of the two, the other two processes stay below the bound, and wait.
+        ("allocate_in_processes", {"count": 2, "size": 300 * 2**20}, {}, "more than 536870912 bytes of memory"),
         (
             "start_processes",
             {"count": 100},

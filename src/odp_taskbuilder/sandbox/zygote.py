@@ -97,7 +97,7 @@ def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None
             _run_and_exit(_init, supervisor, request, limits, ended_writer, result_fd, log_fd)
         for fd in (ended_writer, result_fd, log_fd):
             os.close(fd)
-        stopped_for = _watch(caller, ended_reader, init, limits, request["scratch"])
+        stopped_for = _watch(caller, ended_reader, init, group, limits, request["scratch"])
         ended = os.read(ended_reader, _ENDED.size) if stopped_for is None else b""
         _end_descendants()
         if group is not None:
@@ -113,7 +113,14 @@ def _supervise(zygote: int, caller_fd: int, result_fd: int, log_fd: int) -> None
             )
 
 
-def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxLimits, scratch: str) -> Optional[str]:
+def _watch(
+    caller: socket.socket,
+    ended_reader: int,
+    init: int,
+    group: Optional[memory.ControlGroup],
+    limits: SandboxLimits,
+    scratch: str,
+) -> Optional[str]:
     """Waits for the child's end; returns what it must be ended for before that, if anything."""
     poll = select.poll()
     poll.register(caller, select.POLLIN | select.POLLHUP)
@@ -128,7 +135,8 @@ def _watch(caller: socket.socket, ended_reader: int, init: int, limits: SandboxL
         occupied, threads = memory.usage(_descendants(init), scratch)
         if threads > limits.processes:
             return "processes"
-        if occupied > limits.memory_bytes:
+        # The kernel may have ended one process of several; those that are left, which may wait for it, then stay below the bound.
+        if occupied > limits.memory_bytes or (group is not None and group.was_exceeded()):
             return "memory"
 
 

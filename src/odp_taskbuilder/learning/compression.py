@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.compression import CODES, SCALE, Compression, levels
-from odp_taskbuilder.learning.clipping import sum_of_squares
+from odp_taskbuilder.learning.clipping import magnitude, sum_of_squares
 
 # Float32 arithmetic of both norms, of the scale and of the decoded values, with room: the norms are good to 5e-7 each.
 _SHORTENING = 1e-5
@@ -45,10 +45,10 @@ def shortened_codes(value: tf.Tensor, bits: int) -> tuple[tf.Tensor, tf.Tensor]:
       of `value`, also as TensorFlow Lite computes it.
     """
     largest = float(levels(bits))
-    peak = tf.maximum(tf.reduce_max(tf.abs(value)), _SMALLEST_MAGNITUDE)
+    peak = tf.maximum(tf.reduce_max(magnitude(value)), _SMALLEST_MAGNITUDE)
     # The largest becomes 1 and then L, exactly.
     steps = value / peak * largest
-    dither = tf.abs(steps) * _DITHER
+    dither = magnitude(steps) * _DITHER
     dither -= tf.floor(dither)
     codes = tf.clip_by_value(tf.floor(steps + dither), -largest, largest)
     # In steps: the squares of small values would underflow.
@@ -60,13 +60,13 @@ def shortened_codes(value: tf.Tensor, bits: int) -> tuple[tf.Tensor, tf.Tensor]:
 def nearest_codes(value: tf.Tensor, bits: int) -> tuple[tf.Tensor, tf.Tensor]:
     """As `shortened_codes`, but every element is rounded to the nearest, and the result may be longer. For models, which have no clip."""
     largest = float(levels(bits))
-    peak = tf.maximum(tf.reduce_max(tf.abs(value)), _SMALLEST_MAGNITUDE)
+    peak = tf.maximum(tf.reduce_max(magnitude(value)), _SMALLEST_MAGNITUDE)
     return tf.floor(value / peak * largest + 0.5), peak / largest
 
 
 def zigzag(codes: tf.Tensor) -> tf.Tensor:
     """Integers in float32 as natural numbers in int32: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
-    return tf.cast(tf.abs(2.0 * codes + 0.5) - 0.5, tf.int32)
+    return tf.cast(magnitude(2.0 * codes + 0.5) - 0.5, tf.int32)
 
 
 def unzigzag(natural: tf.Tensor) -> tf.Tensor:

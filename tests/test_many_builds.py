@@ -95,6 +95,42 @@ def test_a_build_that_fails_stops_no_other_and_equal_graphs_are_made_once(config
         shutil.move(kept, entry)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "FIXED_GAUSSIAN",
+        "ADAPTIVE_GAUSSIAN",
+        *(pytest.param(kind, marks=pytest.mark.full) for kind in ("TREE_AGGREGATION", "ADAPTIVE_TREE", "FIXED_GAUSSIAN use_daf")),
+    ],
+)
+def test_every_output_of_a_sweep_is_to_the_byte_what_a_build_by_itself_makes(kind, tmp_path):
+    kind, *use_daf = kind.split()
+    config = CONFIG.format(name="a", report_goal=100).replace("TRAINING_ONLY", "TRAINING_AND_EVAL")
+    evaluation = "evaluation { source_training_task_id: 1 evaluation_traffic: 0.1 report_goal: 10 }"
+    config = config.replace("federated_learning {", f"federated_learning {{ {evaluation}")
+    config = config.replace("differential_privacy {", f"differential_privacy {{ type: {kind}") + ("use_daf: true" if use_daf else "")
+    (tmp_path / "a.pbtxt").write_text(config)
+    options = BuildOptions(resolve=ResolveOptions(skip_dp_check=True))
+    found = {"plan.pb": set(), "eval_plan.pb": set(), "initial_state.server.ckp": set()}
+
+    def built(output, sweeps):
+        outcomes = many_builds.build_many(EXAMPLE / "saved_model", [tmp_path / "a.pbtxt"], output, options, sweeps=sweeps)
+        return [(outcome.settings, outcome.result) for outcome in outcomes]
+
+    for settings, result in built(tmp_path / "out", ["batch_size=8,16", "noise_multiplier=0.9,1"]):
+        (_, alone), = built(tmp_path / "alone", [f"{name}={value}" for name, value in settings])  # fmt: skip
+        if kind.endswith("GAUSSIAN"):
+            assert content(result.directory) == content(alone.directory)
+        else:  # Trees begin with seeds of their own.
+            for name in ("plan.pb", "eval_plan.pb"):
+                assert content(result.directory)[name] == content(alone.directory)[name]
+        assert result.budget == alone.budget
+        for name, contents in found.items():
+            contents.add(content(result.directory)[name])
+    # Noise is a part of the state that training begins with, the size of batches of both plans.
+    assert [len(contents) for contents in found.values()] == [2, 2, 2 if kind.endswith("GAUSSIAN") else 4]
+
+
 def cache_home():
     return os.environ["XDG_CACHE_HOME"]
 

@@ -32,7 +32,7 @@ from odp_taskbuilder.model import admission
 from odp_taskbuilder.ops.allowlist import Allowlist
 from odp_taskbuilder.ops.report import OpsReport, ReplacedOp, check_ops, check_runtime
 from odp_taskbuilder.privacy import PrivacyBudget
-from odp_taskbuilder.privacy.meanwhile import budget_meanwhile
+from odp_taskbuilder.privacy.meanwhile import BudgetsAhead, budget_meanwhile
 from odp_taskbuilder.proto import plan_pb2, task_builder_pb2, task_pb2
 from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
@@ -92,9 +92,14 @@ class BuildResult:
 
 
 class BuildMemory:
-    """What builds of one process can use again: models and the graphs made of them. It holds them as long as it lives."""
+    """What builds of one process can use again: models and the graphs made of them. It holds them as long as it lives.
 
-    def __init__(self) -> None:
+    Attributes:
+      budgets: of builds that are to come, where several are.
+    """
+
+    def __init__(self, budgets: Optional[BudgetsAhead] = None) -> None:
+        self.budgets = budgets
         self._made: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -218,7 +223,7 @@ def build_tasks(
     with contextlib.ExitStack() as accounting:
         with stage("privacy accounting"):
             # It goes on while TensorFlow loads, unless it could end the build.
-            budget_to_come = accounting.enter_context(budget_meanwhile(spec))
+            budget_to_come = accounting.enter_context(budget_meanwhile(spec, memory.budgets))
         with stage("loading TensorFlow"):
             # Everything from here on works on graphs. What is above needs none, and fails in a fraction of the time.
             from odp_taskbuilder.learning import evaluation, limits, metrics, model_checks, preprocessing, training
@@ -237,7 +242,7 @@ def build_tasks(
             parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
     # What graphs are made from. Of everything else they see nothing, so it may differ from one to the next.
     graph_spec, graph_budget, graph_options = _graph_values(spec, budget, options)
-    graphs = (files, graph_spec, graph_budget, graph_options, id(allowlist))
+    graphs: tuple = (files, graph_spec, graph_budget, graph_options, id(allowlist))
     with stage("composing the learning process"):
         loops: tuple[RetracedLoop, ...] = ()
         if not options.keep_ops:
@@ -249,8 +254,12 @@ def build_tasks(
             metrics.check_fit(model, spec.learning.metrics, task_config)
             return model
 
-        model = memory.once(("model", files, options.keep_ops, spec.learning.metrics), checked_model)
-        compose = functools.partial(training.training_process, model, graph_spec, graph_budget, graph_options.compression)
+        made_of = (files, options.keep_ops, spec.learning.metrics)
+        model = memory.once(("model", *made_of), checked_model)
+        learning = graph_spec.learning
+        make_work = functools.partial(training.client_work_process, model, learning)
+        work = memory.once(("client work", *made_of, learning.algorithm, learning.client_optimizer), make_work)
+        compose = functools.partial(training.training_process, model, graph_spec, graph_budget, graph_options.compression, work=work)
         process = memory.once(("process", graphs), compose)
         state_type = process.initialize.type_signature.result.member
 
@@ -261,6 +270,8 @@ def build_tasks(
         with stage("building the training plan"):
             uri = spec.training.example_selector_uri
             build_plan = functools.partial(_build_plan, process.next, parser, graph_spec, uri, graph_options, allowlist)
+            # Aggregators hold their noise in the state that `initialize` begins with.
+            graphs = (files, graph_spec, dataclasses.replace(graph_budget, noise_multiplier=0.0), graph_options, id(allowlist))
             built = memory.once(("plan", graphs, spec.label_name, uri), build_plan)
             version = _check_plan(built, options, loops)
         plans[""] = built
@@ -276,6 +287,9 @@ def build_tasks(
                 computation = evaluation.evaluation_computation(model, state_type, graph_options.compression)
                 return _build_plan(computation, parser, graph_spec, uri, graph_options, allowlist)
 
+            # Of training it sees the state that it hands through: its names, dtypes and shapes. TFF's types also know Python's classes, which
+            # every process has of its own.
+            graphs = (*made_of, graph_spec.dataset, graph_spec.form, graph_options, id(allowlist), str(state_type))
             built = memory.once(("evaluation plan", graphs, spec.label_name, uri), build_evaluation)
             version = _check_plan(built, options, loops)
         plans["eval_"] = built

@@ -27,6 +27,7 @@ from odp_taskbuilder.build_request import BuildRequest, Path, check_config
 from odp_taskbuilder.config.build_options import DEFAULT_OUTPUT, BuildOptions
 from odp_taskbuilder.config.load import config_places
 from odp_taskbuilder.config.sweep import parse_sweep, swept
+from odp_taskbuilder.privacy.meanwhile import BudgetsAhead
 from odp_taskbuilder.stores import inputs
 from odp_taskbuilder.transport import deadline as deadlines
 
@@ -162,7 +163,9 @@ def _built(
                     else None
                     for build in planned
                 ]
-        memory = BuildMemory()
+        budgets = BudgetsAhead([build.request.spec for build in planned if isinstance(build.request, BuildRequest)])
+        stack.callback(budgets.close)
+        memory = BuildMemory(budgets)
         for number, build in enumerate(planned):
             result, error = None, None
             notices: list[str] = []

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from odp_taskbuilder.config.compression import Compression
-from odp_taskbuilder.config.spec import LearningAlgorithm, OptimizerKind, OptimizerSpec, PlanForm, TaskSpec
+from odp_taskbuilder.config.spec import LearningAlgorithm, LearningSpec, OptimizerKind, OptimizerSpec, PlanForm, TaskSpec
 from odp_taskbuilder.learning import aggregators, client_work, metrics, model_checks
 from odp_taskbuilder.learning.compression import CodedSumFactory, GridSumFactory, model_distribution
 from odp_taskbuilder.model.load import LoadedModel
@@ -33,6 +33,8 @@ def training_process(
     spec: TaskSpec,
     budget: PrivacyBudget,
     compression: Compression = Compression(),
+    *,
+    work: Optional[tff.learning.templates.ClientWorkProcess] = None,
 ) -> tff.learning.templates.LearningProcess:
     """Composes the learning process that `spec` describes.
 
@@ -43,16 +45,32 @@ def training_process(
       model: from `with_metrics`. Its weights are stand-ins: `initialize` of the result yields zeros for them.
       budget: noise and clip of the aggregator.
       compression: of what travels. Its codes come after the clip, and `initialize` is the same with any.
+      work: `client_work_process` of this model and `spec.learning`, where there is one.
 
     Raises:
       errors.ModelError: TensorFlow or TFF cannot compose one from the model.
     """
+    work = work or client_work_process(model, spec.learning)
     with model_checks.composing("the training process"):
-        return _training_process(model, spec, budget, compression)
+        return _training_process(model, spec, budget, compression, work)
+
+
+def client_work_process(
+    model: tff.learning.models.FunctionalModel, learning: LearningSpec
+) -> tff.learning.templates.ClientWorkProcess:
+    """What clients compute. Raises errors.ModelError as `training_process`."""
+    with model_checks.composing("the training process"):
+        if learning.algorithm is LearningAlgorithm.FED_AVG:
+            return client_work.fed_avg_client_work(model, _optimizer(learning.client_optimizer))
+        return client_work.fed_sgd_client_work(model)
 
 
 def _training_process(
-    model: tff.learning.models.FunctionalModel, spec: TaskSpec, budget: PrivacyBudget, compression: Compression
+    model: tff.learning.models.FunctionalModel,
+    spec: TaskSpec,
+    budget: PrivacyBudget,
+    compression: Compression,
+    work: tff.learning.templates.ClientWorkProcess,
 ) -> tff.learning.templates.LearningProcess:
     value_sum = _coded_sum(spec, compression)
     factory = aggregators.dp_aggregator(
@@ -64,10 +82,8 @@ def _training_process(
         record_sum=value_sum,
     )
     if spec.learning.algorithm is LearningAlgorithm.FED_AVG:
-        work = client_work.fed_avg_client_work(model, _optimizer(spec.learning.client_optimizer))
         factory = tff.aggregators.as_weighted_aggregator(factory or tff.aggregators.UnweightedMeanFactory(value_sum))
     else:
-        work = client_work.fed_sgd_client_work(model)
         factory = tff.aggregators.MeanFactory(value_sum) if factory is None else tff.aggregators.as_weighted_aggregator(factory)
 
     @tff.tensorflow.computation

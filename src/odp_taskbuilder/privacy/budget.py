@@ -78,7 +78,7 @@ class PrivacyBudget:
 
 def budget_of(spec: TaskSpec) -> PrivacyBudget:
     """The privacy budget of a config's tasks. Raises PrivacyBudgetError, ConfigError."""
-    return privacy_budget(_accounted(spec))
+    return privacy_budget(accounted(spec))
 
 
 def cannot_fail(spec: TaskSpec) -> bool:
@@ -87,7 +87,7 @@ def cannot_fail(spec: TaskSpec) -> bool:
     Raises:
       ConfigError: a value is out of range.
     """
-    privacy = _accounted(spec)
+    privacy = accounted(spec)
     if privacy.skip_aggregator or privacy.aggregator.is_tree:
         return False
     mechanism = mechanism_of(privacy)
@@ -100,7 +100,8 @@ def cannot_fail(spec: TaskSpec) -> bool:
     return privacy.skip_check or mechanism.quick_epsilon(noise) <= privacy.target_epsilon
 
 
-def _accounted(spec: TaskSpec) -> PrivacySpec:
+def accounted(spec: TaskSpec) -> PrivacySpec:
+    """What of a config its budget is computed from."""
     # Evaluation adds no noise and spends nothing that could be accounted: its state takes any noise.
     return spec.privacy if spec.mode.trains else dataclasses.replace(spec.privacy, skip_aggregator=True)
 

@@ -212,6 +212,21 @@ def _axes(op: Op, x: Value, axes: Value) -> tuple[int, ...]:
     return tuple(axis % max(1, x.ndim) for axis in op.integers(axes, "axes"))
 
 
+# XLA looks for an extreme of float numbers one by one: five times as long as it takes to compare one half with the other again and again.
+_IN_HALVES = {"max": jnp.maximum, "min": jnp.minimum}
+_HALVED_ELEMENTS = 4096
+
+
+def _in_halves(extreme: Any, x: Value) -> Value:
+    """The extreme of all elements, as a scalar; like NumPy's it is NaN where there is one."""
+    x = x.reshape(-1)
+    while x.size > _HALVED_ELEMENTS:
+        half = x.size // 2
+        # Of an odd number one element is in both.
+        x = extreme(x[:-half], x[half:])
+    return {jnp.maximum: jnp.max, jnp.minimum: jnp.min}[extreme](x)
+
+
 def _reduction(name: str, function: str, *, dtype_argument: bool = False) -> None:
     @translates(name, folds=True)
     def _apply(op: Op, x: Value, axes: Value) -> Value:
@@ -220,6 +235,9 @@ def _reduction(name: str, function: str, *, dtype_argument: bool = False) -> Non
         reduced = tuple(dict.fromkeys(_axes(op, x, axes)))
         if x.ndim == 0:
             return x
+        if function in _IN_HALVES and op.xp is jnp and len(reduced) == x.ndim:
+            x = _in_halves(_IN_HALVES[function], x)
+            return x.reshape((1,) * len(reduced) if op.options.keepDims else ())
         return getattr(op.xp, function)(x, axis=reduced, keepdims=bool(op.options.keepDims), **more)
 
 
@@ -264,13 +282,26 @@ _arg("ARG_MAX", "argmax")
 _arg("ARG_MIN", "argmin")
 
 
+# Gradients of weights are products of this kind: as long as a batch is, and as wide as the layer. XLA's library packs them first, which takes
+# two (a batch of 16) to ten times (of 3) as long as to add up the products of columns and rows; and that, it puts together with the step of the optimizer.
+_OUTER_LENGTH = 16
+
+
+def _product(a: Value, b: Value) -> Value:
+    """Of matrices, or of stacks of them."""
+    length = a.shape[-1]
+    if a.ndim == b.ndim == 2 and 1 < length <= _OUTER_LENGTH and length < min(a.shape[0], b.shape[1]):
+        return functools.reduce(jnp.add, (a[:, k : k + 1] * b[k : k + 1, :] for k in range(length)))
+    return jnp.matmul(a, b)
+
+
 @translates("BATCH_MATMUL")
 def _batch_matmul(op: Op, a: Value, b: Value) -> Value:
     if op.options.adjX:
         a = jnp.swapaxes(a, -1, -2)
     if op.options.adjY:
         b = jnp.swapaxes(b, -1, -2)
-    return jnp.matmul(a, b)
+    return _product(a, b)
 
 
 @translates("FULLY_CONNECTED")
@@ -278,7 +309,7 @@ def _fully_connected(op: Op, x: Value, weights: Value, bias: Optional[Value] = N
     if op.options.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         raise op.refuse("its weights are shuffled")
     batch = x.shape[:-1] if op.options.keepNumDims else (-1,)
-    product = jnp.matmul(x.reshape(-1, weights.shape[1]), weights.T)
+    product = _product(x.reshape(-1, weights.shape[1]), weights.T)
     if bias is not None:
         product = product + bias
     return activated(op, product.reshape(*batch, weights.shape[0]))

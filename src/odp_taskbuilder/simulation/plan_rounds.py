@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
 import os
 import pathlib
+import queue
 import stat
+import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
@@ -23,6 +26,8 @@ from odp_taskbuilder.simulation.sampling import draws_seed, noise_seed
 
 if TYPE_CHECKING:
     from odp_taskbuilder.simulation.worker import ServerWorker
+
+_LEAST_PRIORITY = 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +95,30 @@ def _require_file(path: pathlib.Path) -> None:
         raise errors.ArtifactError(f"The plan left something else than a file as {path.name}.")
 
 
+def _meanwhile(measure: Callable[[], int]) -> Callable[[], int]:
+    """Calls a function in a thread, which takes what time the processes of the round leave; returns a function that waits for its result."""
+    results: queue.Queue[Union[int, BaseException]] = queue.Queue()
+
+    def call() -> None:
+        # Of this thread alone, where the system knows such a thing.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+        try:
+            results.put(measure())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited.
+            results.put(error)
+
+    def result() -> int:
+        found = results.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    # A round that fails does not wait for it.
+    threading.Thread(target=call, daemon=True).start()
+    return result
+
+
 class PlanRounds:
     """Rounds in the order in which server and devices drive them (spec: plan.md, sections 1.2 and 1.3)."""
 
@@ -127,6 +156,8 @@ class PlanRounds:
         require_checkpoint(server_checkpoint)
         self._server.run([WriteClientCheckpoint(task_id, str(server_checkpoint), str(client_checkpoint))])
         self._say_weaknesses()
+        _require_file(client_checkpoint)
+        checkpoint_wire = _meanwhile(functools.partial(gzip_size_of, client_checkpoint))
         result = self._engine.run(
             Cohort(
                 task_id=task_id,
@@ -144,11 +175,10 @@ class PlanRounds:
         if options.noise_seed is not None:
             job = dataclasses.replace(job, noise_seed=noise_seed(options.noise_seed, number))
         (metrics,) = self._server.run([job])
-        _require_file(client_checkpoint)
         _require_file(new_checkpoint)
         for partial in result.partials:
             os.unlink(partial)
-        communication = self._communication(task_id, client_checkpoint, len(client_ids), result)
+        communication = self._communication(task_id, client_checkpoint.stat().st_size, checkpoint_wire(), len(client_ids), result)
         return RoundResult(
             metrics=metrics,
             new_checkpoint=new_checkpoint,
@@ -160,14 +190,16 @@ class PlanRounds:
             zeroed_clients=result.zeroed_clients,
         )
 
-    def _communication(self, task_id: int, client_checkpoint: pathlib.Path, clients: int, result: CohortResult) -> Communication:
+    def _communication(
+        self, task_id: int, checkpoint_bytes: int, checkpoint_wire: int, clients: int, result: CohortResult
+    ) -> Communication:
         if task_id not in self._plan_wire:
             self._plan_wire[task_id] = gzip_size(io.BytesIO(self._tasks[task_id].client_only_plan))
         file_bytes, wire_bytes = result.sample or (1, 0)
         return Communication(
-            broadcast=clients * (len(self._tasks[task_id].client_only_plan) + client_checkpoint.stat().st_size),
+            broadcast=clients * (len(self._tasks[task_id].client_only_plan) + checkpoint_bytes),
             aggregated=result.update_bytes,
-            broadcast_wire=clients * (self._plan_wire[task_id] + gzip_size_of(client_checkpoint)),
+            broadcast_wire=clients * (self._plan_wire[task_id] + checkpoint_wire),
             aggregated_wire=round(result.update_bytes * wire_bytes / file_bytes),
         )
 

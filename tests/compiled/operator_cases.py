@@ -254,8 +254,13 @@ def _reduction(draw: Draw, name: str) -> Case:
     dtype = one_of(draw, *dtypes)
     dims = shape(draw, 1)
     elements = {"f": ORDINARY, "i": st.integers(-9, 9), "b": None}[dtype.kind]
+    x = values(draw, dims, dtype, elements=elements)
+    if name in ("REDUCE_MAX", "REDUCE_MIN") and draw(st.booleans()):
+        # Of many elements they are found in another way. Here one is the first element, the other the last.
+        dims = (draw(st.integers(1, 3)), draw(st.integers(4_000, 9_000)))
+        x = one_of(draw, 1, -1) * np.arange(dims[0] * dims[1]).reshape(dims).astype(dtype)
     return Case(
-        [values(draw, dims, dtype, elements=elements), _axes(draw, len(dims))],
+        [x, _axes(draw, len(dims))],
         [dtype],
         known=[1],
         options={"keepDims": draw(st.booleans())},

@@ -186,8 +186,8 @@ class ClientProgram:
         """
         summed = self._summed(checkpoint)
         with jax.experimental.enable_x64():
-            weights = [jnp.asarray(weight) for weight in self._weights(checkpoint)]
-            sums = [jnp.zeros(tensor.shape, tensor.sum_dtype) for tensor in summed]
+            weights = jax.device_put(self._weights(checkpoint))
+            sums = [np.zeros(tensor.shape, tensor.sum_dtype) for tensor in summed]
             wild: list[int] = []
             integer_bytes = 0
             calls = []
@@ -215,7 +215,7 @@ class ClientProgram:
             self._singles[key] = jax.jit(functools.partial(self._one, last))
         with jax.experimental.enable_x64():
             examples, first, full, _ = _call_arguments(self, [client], chunk, rows, last)
-            weights = [jnp.asarray(weight) for weight in self._weights(checkpoint)]
+            weights = jax.device_put(self._weights(checkpoint))
             saved, unrounded, tame = self._singles[key](weights, examples, first, full)
             if not tame:
                 return None

@@ -2,13 +2,14 @@
 
 import gzip
 import multiprocessing
+import os
 import pathlib
 import shutil
 
 import build_tasks
 import numpy as np
 import pytest
-from runs import files, weights, write_client
+from runs import command_line, descendants, files, resident_kilobytes, weights, write_client
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.data import examples, tfrecord
@@ -306,11 +307,6 @@ def test_tff_names_a_bad_client_and_the_way_on(run, tasks, eleven_clients):
     assert raised.value.next_step == "Mend the data: --engine tff can skip no client."
 
 
-def resident_kilobytes(pid):
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-
-
 @pytest.mark.full
 def test_memory_stays_where_it_was_after_twenty_rounds(run):
     sizes = {}
@@ -323,6 +319,24 @@ def test_memory_stays_where_it_was_after_twenty_rounds(run):
     run("long", rounds=200, on_round=measure)
     assert sizes[20].keys() == sizes[200].keys()
     assert len(sizes[20]) == 4
+    for pid, size in sizes[20].items():
+        assert sizes[200][pid] <= 1.02 * size
+
+
+@pytest.mark.full
+def test_memory_of_ray_workers_stays_where_it_was_after_twenty_rounds(run):
+    sizes = {}
+
+    def measure(report):
+        if report.task == "training" and report.number in (20, 200):
+            actors = [pid for pid in descendants(os.getpid()) if b"_RayWorker" in command_line(pid)]
+            # What executes plans is below them.
+            pids = {pid for actor in actors for pid in (actor, *descendants(actor))}
+            sizes[report.number] = {pid: resident_kilobytes(pid) for pid in pids}
+
+    run("long", rounds=200, engine="ray", on_round=measure)
+    assert sizes[20].keys() == sizes[200].keys()
+    assert len(sizes[20]) >= 4
     for pid, size in sizes[20].items():
         assert sizes[200][pid] <= 1.02 * size
 

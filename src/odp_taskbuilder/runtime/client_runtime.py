@@ -54,8 +54,7 @@ class ClientRuntime:
         self._token = spec.dataset_token_tensor_name
         self._input = router.input_filepath_tensor_name
         self._output = router.output_filepath_tensor_name
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(plan.tflite_graph, 0))
-        _read_tfrecords(model)
+        model = _model_reading_tfrecords(plan.tflite_graph)
         self._seeds_draws = seed_draws and seeded_draws.draws(model)
         if self._seeds_draws:
             seeded_draws.seed_draws(model)
@@ -63,11 +62,9 @@ class ClientRuntime:
         main = model.subgraphs[0]
         # The memory of other tensors is used again before a run ends.
         main.outputs = [*([] if main.outputs is None else main.outputs), *self._watched]
-        builder = flatbuffers.Builder(len(plan.tflite_graph))
-        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         try:
             self._interpreter = tf.lite.Interpreter(
-                model_content=bytes(builder.Output()),
+                model_content=_packed(model),
                 # The default delegate (XNNPACK) is not what devices use beside flex ops; flex ops work without it.
                 experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 num_threads=1,
@@ -118,6 +115,15 @@ class ClientRuntime:
         return [self._interpreter.get_tensor(index) for index in self._watched]
 
 
+def graph_reading_tfrecords(tflite_graph: bytes) -> bytes:
+    """A client plan's flatbuffer as `ClientRuntime` executes it, for interpreters elsewhere: its data token is the path of a TFRecord file.
+
+    Raises:
+      errors.ArtifactError: it has no ExternalDataset.
+    """
+    return _packed(_model_reading_tfrecords(tflite_graph))
+
+
 def sent_zeros(update: Mapping[str, np.ndarray]) -> bool:
     """Whether a client that has examples reported nothing but zeros (learning/client_work.py): its metrics count no example.
 
@@ -147,8 +153,15 @@ def _reason(error: RuntimeError) -> str:
     return lines[0] if lines else "TensorFlow Lite gives no reason"
 
 
-def _read_tfrecords(model: Any) -> None:
-    """Replaces ExternalDataset in a ModelT. Raises ArtifactError if there is none."""
+def _packed(model: Any) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _model_reading_tfrecords(tflite_graph: bytes) -> Any:
+    """A ModelT whose ExternalDataset is replaced. Raises ArtifactError if there is none."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_graph, 0))
     codes = [code.customCode for code in model.operatorCodes]
     if _EXTERNAL_DATASET not in codes:
         raise errors.ArtifactError("The client plan's graph has no ExternalDataset: it cannot read a device's examples.")
@@ -166,6 +179,7 @@ def _read_tfrecords(model: Any) -> None:
                     graph_edits.flex_operator(model, _options_node(), [records], operator.outputs),
                 ]
                 break
+    return model
 
 
 def _tfrecord_node() -> node_def_pb2.NodeDef:

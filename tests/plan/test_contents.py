@@ -144,6 +144,10 @@ def test_training_plans_need_the_ops_of_the_published_ones(built, algorithm, agg
     # Norms are taken with builtin ops; TensorFlow's L2Loss would need a newer module.
     assert flex.keys() <= PUBLISHED_OPS
     assert check_ops(report) == "341812000"
+    # ABS would take a phone longer than all others together. TFF's zeroing, before trees, looks at each weight of an update with it, once.
+    builtin = {use.op: use.count for use in report.ops if use.kind is OpKind.BUILTIN}
+    weights = 5
+    assert builtin["NEG"] >= weights and builtin.get("ABS", 0) == (weights if aggregator and aggregator.is_tree else 0)
 
 
 @for_each_aggregator

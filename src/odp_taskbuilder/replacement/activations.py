@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from odp_taskbuilder.replacement.elementwise import magnitude
 from odp_taskbuilder.replacement.equivalent import Node, equivalent
 
 # Klambauer et al., Self-Normalizing Neural Networks, 2017.
@@ -21,7 +22,7 @@ _SELU_SCALE_ALPHA = 1.7580993408473768599402175208123
 def elu_grad(node: Node) -> Sequence[tf.Tensor]:
     """Inputs: gradient, output of elu."""
     gradient, output = node.inputs
-    return [tf.where(output < 0, gradient * (output + 1), gradient)]
+    return [gradient * (tf.minimum(output, 0) + 1)]
 
 
 @equivalent("SeluGrad", by="the gradient times (output + scale * alpha) below 0, times scale above")
@@ -42,22 +43,23 @@ def leaky_relu_grad(node: Node) -> Sequence[tf.Tensor]:
 def relu6_grad(node: Node) -> Sequence[tf.Tensor]:
     """Inputs: gradient, input of relu6 or its output."""
     gradient, feature = node.inputs
-    inside = tf.logical_and(feature > 0, feature < 6)
-    return [tf.where(inside, gradient, tf.zeros_like(gradient))]
+    zeros = tf.zeros_like(feature)
+    # Factors of 0 and 1, as in TensorFlow's own kernel.
+    return [gradient * tf.cast(feature > zeros, feature.dtype) * tf.cast(feature < zeros + 6, feature.dtype)]
 
 
 @equivalent("Softsign", by="x / (1 + |x|)")
 def softsign(node: Node) -> Sequence[tf.Tensor]:
     """Input: any tensor."""
     (feature,) = node.inputs
-    return [feature / (1 + tf.abs(feature))]
+    return [feature / (1 + magnitude(feature))]
 
 
 @equivalent("SoftsignGrad", by="the gradient over (1 + |x|) squared")
 def softsign_grad(node: Node) -> Sequence[tf.Tensor]:
     """Inputs: gradient, input of softsign."""
     gradient, feature = node.inputs
-    return [gradient / tf.square(1 + tf.abs(feature))]
+    return [gradient / tf.square(1 + magnitude(feature))]
 
 
 @equivalent("Sign", by="whether it is above 0, minus whether it is below")

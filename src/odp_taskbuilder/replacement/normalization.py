@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from odp_taskbuilder.replacement.elementwise import minus
 from odp_taskbuilder.replacement.equivalent import Node, equivalent
 
 
@@ -42,8 +43,8 @@ def fused_batch_norm(node: Node) -> Sequence[tf.Tensor]:
     axes, broadcast = _axes(node)
     if node.attr("is_training"):
         mean = _mean(image, axes)
-        centred = image - mean
-        variance = _mean(tf.square(centred), axes)
+        centred = minus(image, mean)
+        variance = _mean(tf.math.squared_difference(image, mean), axes)
         flat_mean, flat_variance = tf.reshape(mean, [-1]), tf.reshape(variance, [-1])
         number = _count(image, axes)
         # The population's variance from the batch's; one element alone has none.
@@ -54,7 +55,7 @@ def fused_batch_norm(node: Node) -> Sequence[tf.Tensor]:
             new_mean = old_mean * (1 - factor) + flat_mean * factor
             new_variance = old_variance * (1 - factor) + estimate * factor
     else:
-        centred = image - tf.reshape(old_mean, broadcast)
+        centred = minus(image, tf.reshape(old_mean, broadcast))
         variance = tf.reshape(old_variance, broadcast)
         flat_mean, flat_variance = new_mean, new_variance = old_mean, old_variance
     result = centred * (tf.math.rsqrt(variance + node.attr("epsilon")) * tf.reshape(scale, broadcast)) + tf.reshape(offset, broadcast)
@@ -67,10 +68,10 @@ def fused_batch_norm_grad(node: Node) -> Sequence[tf.Tensor]:
     gradient, image, scale, flat_mean, flat_variance = node.inputs[:5]
     axes, broadcast = _axes(node)
     deviation = tf.math.rsqrt(tf.reshape(flat_variance, broadcast) + node.attr("epsilon"))
-    normalized = (image - tf.reshape(flat_mean, broadcast)) * deviation
+    normalized = minus(image, tf.reshape(flat_mean, broadcast)) * deviation
     mean_gradient = _mean(gradient, axes)
     mean_product = _mean(gradient * normalized, axes)
     factor = tf.reshape(scale, broadcast) * deviation
-    result = (gradient - mean_gradient - normalized * mean_product if node.attr("is_training") else gradient) * factor
+    result = (minus(gradient, mean_gradient) - normalized * mean_product if node.attr("is_training") else gradient) * factor
     number = _count(image, axes)
     return [result, tf.reshape(mean_product, [-1]) * number, tf.reshape(mean_gradient, [-1]) * number]

@@ -55,7 +55,9 @@ def magnitude(value: tf.Tensor) -> tf.Tensor:
 
 def sum_of_squares(value: tf.Tensor) -> tf.Tensor:
     """sum(value ** 2) as a scalar, for a tensor of known shape, accurate in TFLite to a relative 6e-7 whatever the size."""
-    return _staged_sum(tf.reshape(value * value, [value.shape.num_elements()]))
+    # The converter makes SQUARE of a product with itself, which takes twenty times as long.
+    squares = tf.math.squared_difference(value, 0.0)
+    return _staged_sum(tf.reshape(squares, [value.shape.num_elements()]))
 
 
 class ClippedSumQuery(tfp.SumAggregationDPQuery):

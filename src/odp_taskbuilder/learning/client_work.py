@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from odp_taskbuilder.learning.clipping import magnitude
+from odp_taskbuilder.base.elementwise import magnitude
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias

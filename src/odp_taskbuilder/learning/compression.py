@@ -22,8 +22,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from odp_taskbuilder.base.elementwise import magnitude
 from odp_taskbuilder.config.compression import CODES, SCALE, Compression, levels
-from odp_taskbuilder.learning.clipping import magnitude, sum_of_squares
+from odp_taskbuilder.learning.clipping import sum_of_squares
 
 # Float32 arithmetic of both norms, of the scale and of the decoded values, with room: the norms are good to 5e-7 each.
 _SHORTENING = 1e-5

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from odp_taskbuilder.replacement.elementwise import magnitude
+from odp_taskbuilder.base.elementwise import magnitude, square
 from odp_taskbuilder.replacement.equivalent import Node, equivalent
 
 # Klambauer et al., Self-Normalizing Neural Networks, 2017.
@@ -59,7 +59,7 @@ def softsign(node: Node) -> Sequence[tf.Tensor]:
 def softsign_grad(node: Node) -> Sequence[tf.Tensor]:
     """Inputs: gradient, input of softsign."""
     gradient, feature = node.inputs
-    return [gradient / tf.square(1 + magnitude(feature))]
+    return [gradient / square(1 + magnitude(feature))]
 
 
 @equivalent("Sign", by="whether it is above 0, minus whether it is below")
@@ -84,8 +84,8 @@ def erf(node: Node) -> Sequence[tf.Tensor]:
     """Input: float32."""
     (feature,) = node.inputs
     bounded = tf.clip_by_value(feature, -4.0, 4.0)
-    square = tf.square(bounded)
-    return [bounded * _polynomial(square, _ERF_NUMERATOR) / _polynomial(square, _ERF_DENOMINATOR)]
+    squared = square(bounded)
+    return [bounded * _polynomial(squared, _ERF_NUMERATOR) / _polynomial(squared, _ERF_DENOMINATOR)]
 
 
 def _polynomial(variable: tf.Tensor, coefficients: Sequence[float]) -> tf.Tensor:

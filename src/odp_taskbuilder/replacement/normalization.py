@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from odp_taskbuilder.replacement.elementwise import minus
+from odp_taskbuilder.base.elementwise import minus
 from odp_taskbuilder.replacement.equivalent import Node, equivalent
 
 

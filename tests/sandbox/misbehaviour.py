@@ -46,7 +46,7 @@ def allocate(size):
 def allocate_in_processes(count, size):
     for _ in range(count):
         if os.fork() == 0:
-            content = bytearray(os.urandom(1 << 20) * (size >> 20))
+            content = os.urandom(1 << 20) * (size >> 20)
             signal.pause()
             return len(content)
     signal.pause()

@@ -103,8 +103,11 @@ class ClientWorker:
         total: dict[str, np.ndarray] = {}
         with np.errstate(over="ignore"):
             for _ in updates:
-                # The plan starts from zeros, too, which shows in the sign of a zero.
-                total = {name: total.get(name, np.zeros_like(value)) + value for name, value in self.update.items()}
+                for name, value in self.update.items():
+                    # The plan starts from zeros, too, which shows in the sign of a zero.
+                    if name not in total:
+                        total[name] = np.zeros_like(value)
+                    np.add(total[name], value, out=total[name])
         if total:
             write_tensors(self._sum_file, total)
             yield self._sum_file

@@ -42,8 +42,11 @@ OnWay = Callable[[int, bool], None]
 # Data argument, or a part of it, of each task's clients.
 Data = Mapping[int, Union[str, DataPart]]
 
-# Clients of a round that run in both ways, of all workers together.
+# Clients of a round that run in both ways, of all workers together; and of each of a task's first two, in which a wrong translation is to be
+# found even where it shows in the updates of two clients of three only, such as those that are clipped.
 _COMPARED_CLIENTS = 2
+_COMPARED_AT_FIRST = 4
+_FIRST_COHORTS = 2
 # Where rounding sends so many of a task's compared clients two ways, and more than one in four, comparing says nothing any more.
 _MANY_KINKS = 4
 _COMPARED_PER_KINK = 4
@@ -148,6 +151,8 @@ class CompiledEngine:
         # And those that differ by what rounding makes of it, kinks included.
         self._rounding: collections.Counter[int] = collections.Counter()
         self._cohorts = 0
+        # Of each task, those that ran compiled.
+        self._compiled_cohorts: collections.Counter[int] = collections.Counter()
         self._processes = start_processes(
             "worker",
             functools.partial(_make_compiled_worker, tasks, data, _cores_of(start_processes, num_workers), str(scratch)),
@@ -231,7 +236,9 @@ class CompiledEngine:
         digest = hashlib.sha256("\0".join(cohort.client_ids).encode()).digest()
         rng = generator(int.from_bytes(digest[:8], "big"), "compared clients", self._cohorts)
         busy = [share for share in shares if share]
-        each = -(-_COMPARED_CLIENTS // len(busy))
+        self._compiled_cohorts[cohort.task_id] += 1
+        is_early = self._compiled_cohorts[cohort.task_id] <= _FIRST_COHORTS
+        each = -(-max(_COMPARED_CLIENTS, _COMPARED_AT_FIRST if is_early else 0) // len(busy))
         sessions = []
         for number, share in enumerate(busy):
             chosen = rng.choice(len(share), min(each, len(share)), replace=False)

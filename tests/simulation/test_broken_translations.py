@@ -147,5 +147,6 @@ def test_the_check_finds_broken_translations_within_two_rounds(broken, request):
         missed.update({op: (1 - min(caught)) ** (2 * _COMPARED)} if caught else {})
         harmless.update(() if caught else {op})
     assert max(missed.values()) < 0.01, missed
-    # What changes no update, broken in any of these ways, makes none wrong: operators of the guard, which nothing trips here.
-    assert harmless <= {"ABS", "ZEROS_LIKE"}
+    # What changes no update, broken in any of these ways, makes none wrong: operators of the guard, which nothing trips here; the largest
+    # logit, which cancels; axes of length one.
+    assert harmless <= {"MAXIMUM", "NEG", "ZEROS_LIKE", "REDUCE_MAX", "BroadcastGradientArgs"}

@@ -76,6 +76,8 @@ class Broken:
         if own.wild:
             return True
         found = self._outcome(program, client, right)
+        if found is None:
+            return True
         if all(np.linalg.norm(found[name] - value) <= _HARMLESS * np.linalg.norm(value) for name, value in right.items()):
             return None
         try:
@@ -85,12 +87,15 @@ class Broken:
         return False
 
     def _outcome(self, program, client, right=None):
-        """What a program makes of a client. Of an update that the plan rounds: before that, and what rounding makes of what is right."""
+        """What a program makes of a client. Of an update that the plan rounds: before that, and what rounding makes of what is right; None if
+        the client is given back."""
         if not program.roundings:
             return program.sums(self._checkpoint, [client]).tensors
-        unrounded = program.single(self._checkpoint, client).unrounded
-        rounded = program.rounded(unrounded if right is None else right)
-        return {**unrounded, **{f"{name}/rounded": values for name, (values, _) in rounded.items()}}
+        single = program.single(self._checkpoint, client)
+        if single is None:
+            return None
+        rounded = program.rounded(single.unrounded if right is None else right)
+        return {**single.unrounded, **{f"{name}/rounded": values for name, (values, _) in rounded.items()}}
 
 
 def _wrong(apply, change):

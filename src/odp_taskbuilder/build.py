@@ -242,7 +242,7 @@ def build_tasks(
             parser = preprocessing.example_parser(loaded_model.input_spec, spec.label_name)
     # What graphs are made from. Of everything else they see nothing, so it may differ from one to the next.
     graph_spec, graph_budget, graph_options = _graph_values(spec, budget, options)
-    graphs: tuple = (files, graph_spec, graph_budget, graph_options, id(allowlist))
+    graphs = (files, graph_spec, graph_budget, graph_options, id(allowlist))
     with stage("composing the learning process"):
         loops: tuple[RetracedLoop, ...] = ()
         if not options.keep_ops:
@@ -271,8 +271,8 @@ def build_tasks(
             uri = spec.training.example_selector_uri
             build_plan = functools.partial(_build_plan, process.next, parser, graph_spec, uri, graph_options, allowlist)
             # Aggregators hold their noise in the state that `initialize` begins with.
-            graphs = (files, graph_spec, dataclasses.replace(graph_budget, noise_multiplier=0.0), graph_options, id(allowlist))
-            built = memory.once(("plan", graphs, spec.label_name, uri), build_plan)
+            without_noise = (files, graph_spec, dataclasses.replace(graph_budget, noise_multiplier=0.0), graph_options, id(allowlist))
+            built = memory.once(("plan", without_noise, spec.label_name, uri), build_plan)
             version = _check_plan(built, options, loops)
         plans[""] = built
         task = tasks.make_task(spec, evaluation=False, artifact_only=options.artifact_only, min_client_version=version)
@@ -289,8 +289,8 @@ def build_tasks(
 
             # Of training it sees the state that it hands through: its names, dtypes and shapes. TFF's types also know Python's classes, which
             # every process has of its own.
-            graphs = (*made_of, graph_spec.dataset, graph_spec.form, graph_options, id(allowlist), str(state_type))
-            built = memory.once(("evaluation plan", graphs, spec.label_name, uri), build_evaluation)
+            seen = (*made_of, graph_spec.dataset, graph_spec.form, graph_options, id(allowlist), str(state_type))
+            built = memory.once(("evaluation plan", seen, spec.label_name, uri), build_evaluation)
             version = _check_plan(built, options, loops)
         plans["eval_"] = built
         task = tasks.make_task(spec, evaluation=True, artifact_only=options.artifact_only, min_client_version=version)

@@ -217,14 +217,14 @@ _IN_HALVES = {"max": jnp.maximum, "min": jnp.minimum}
 _HALVED_ELEMENTS = 4096
 
 
-def _in_halves(extreme: Any, x: Value) -> Value:
+def _in_halves(function: str, x: Value) -> Value:
     """The extreme of all elements, as a scalar; like NumPy's it is NaN where there is one."""
     x = x.reshape(-1)
     while x.size > _HALVED_ELEMENTS:
         half = x.size // 2
         # Of an odd number one element is in both.
-        x = extreme(x[:-half], x[half:])
-    return {jnp.maximum: jnp.max, jnp.minimum: jnp.min}[extreme](x)
+        x = _IN_HALVES[function](x[:-half], x[half:])
+    return getattr(jnp, function)(x)
 
 
 def _reduction(name: str, function: str, *, dtype_argument: bool = False) -> None:
@@ -236,7 +236,7 @@ def _reduction(name: str, function: str, *, dtype_argument: bool = False) -> Non
         if x.ndim == 0:
             return x
         if function in _IN_HALVES and op.xp is jnp and len(reduced) == x.ndim:
-            x = _in_halves(_IN_HALVES[function], x)
+            x = _in_halves(function, x)
             return x.reshape((1,) * len(reduced) if op.options.keepDims else ())
         return getattr(op.xp, function)(x, axis=reduced, keepdims=bool(op.options.keepDims), **more)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import io
 import os
 import pathlib
-import queue
 import stat
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from odp_taskbuilder import errors
 from odp_taskbuilder.artifacts.checkpoint_reader import open_checkpoint
@@ -97,26 +97,20 @@ def _require_file(path: pathlib.Path) -> None:
 
 def _meanwhile(measure: Callable[[], int]) -> Callable[[], int]:
     """Calls a function in a thread, which takes what time the processes of the round leave; returns a function that waits for its result."""
-    results: queue.Queue[Union[int, BaseException]] = queue.Queue()
+    future: concurrent.futures.Future[int] = concurrent.futures.Future()
 
     def call() -> None:
         # Of this thread alone, where the system knows such a thing.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
         try:
-            results.put(measure())
+            future.set_result(measure())
         except BaseException as error:  # noqa: BLE001 - raised where the result is awaited.
-            results.put(error)
+            future.set_exception(error)
 
-    def result() -> int:
-        found = results.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    # A round that fails does not wait for it.
+    # Not an executor's: a round that fails does not wait for it.
     threading.Thread(target=call, daemon=True).start()
-    return result
+    return future.result
 
 
 class PlanRounds:
